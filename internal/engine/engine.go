@@ -1,0 +1,61 @@
+// Package engine is what the job server knows of an engine: it takes a plan, and answers with a run.
+package engine
+
+import (
+	"context"
+
+	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
+	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"trestle/internal/plan"
+)
+
+// Engine runs plans. Its methods may be called concurrently.
+type Engine interface {
+	// Name is what a user types: "local", "flink", "spark".
+	Name() string
+	// Submit starts a job and returns once the engine has accepted it, or with the reason why it did not; nothing
+	// of a refused job is left behind. The run does not end with ctx.
+	Submit(ctx context.Context, job Job) (Run, error)
+	// Attach finds a run again by the handle of an earlier server's Submit. ErrLost when the engine no longer has it.
+	Attach(ctx context.Context, handle string, events Events) (Run, error)
+}
+
+// Job is what an engine gets.
+type Job struct {
+	// ID is unique among all jobs of the server, and fit for a file name.
+	ID string
+	// Name is the user's.
+	Name string
+	Plan *plan.Plan
+	// Options are the pipeline options as the SDK sent them; harnesses get them unchanged.
+	Options *structpb.Struct
+	// Dependencies are each environment's artifacts, in the form in which the retrieval service knows them.
+	Dependencies map[string][]*pipepb.ArtifactInformation
+	// Parallelism is the number of tasks of a stage; 0 lets the engine choose.
+	Parallelism int
+	Events      Events
+}
+
+// Events is where an engine reports. Its methods may be called from any goroutine; they do not block on readers.
+type Events interface {
+	// State reports a change of the engine's own state: RUNNING, then exactly one of DONE, FAILED, CANCELLED. A
+	// FAILED is preceded by a message of importance ERROR that says why.
+	State(jobpb.JobState_Enum)
+	// Message reports something for a person to read.
+	Message(jobpb.JobMessage_MessageImportance, string)
+	// Metrics replaces the job's metrics: the sums over all bundles so far.
+	Metrics(attempted, committed []*pipepb.MonitoringInfo)
+}
+
+// Run is a job on an engine.
+type Run interface {
+	// Handle is durable: Attach takes it after a restart of the server.
+	Handle() string
+	// Cancel asks the run to end. It returns at once; the end is reported through Events as CANCELLED, unless the
+	// run ended before.
+	Cancel()
+	// Done is closed when the run has ended and holds nothing any more: no process, file or goroutine.
+	Done() <-chan struct{}
+}

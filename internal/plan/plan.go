@@ -1,0 +1,148 @@
+// Package plan turns a portable pipeline into what an engine runs: stages joined by exchanges.
+//
+// The package is pure: protos in, a [Plan] out, no goroutine, socket, file or clock. Build validates the pipeline
+// whole, expands what the runner must expand, lifts combines, cuts the graph into stages and gives each cut a reason.
+package plan
+
+import (
+	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
+	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
+)
+
+// Plan is what Trestle makes of a pipeline and what an engine gets. It is immutable once built.
+type Plan struct {
+	// Pipeline is the pipeline after all rewrites. Ids in stages refer to its components.
+	Pipeline *pipepb.Pipeline
+	// Stages in topological order: a stage's inputs come from earlier stages only.
+	Stages []*Stage
+	// Exchanges, indexed by their ID.
+	Exchanges []*Exchange
+	// Cuts tells, for each PCollection that crosses from one stage to another, why it does.
+	Cuts []Cut
+}
+
+// Stage is a chain of transforms fused to run in one environment, with the runner's own work at its mouth.
+type Stage struct {
+	// Index is the stage's place in Plan.Stages.
+	Index int
+	// Name is what a person recognises: the fused transforms' unique names, with their common prefixes folded.
+	Name string
+	// Environment is the id of the environment that runs the stage; "" when the runner alone does (a GroupByKey
+	// whose result is a side input, say): then the input's records go to the outputs as they are.
+	Environment string
+	// Transforms are the ids of the fused transforms, in topological order.
+	Transforms []string
+	// Input is the stage's main input.
+	Input Input
+	// SideInputs are the PCollections that the stage's transforms read as side inputs.
+	SideInputs []SideInput
+	// Outputs are the PCollections that leave the stage.
+	Outputs []Output
+	// Descriptor is what the harness is told to run; nil when Environment is "". Its source and sink transforms
+	// carry RemoteGrpcPorts with a coder id and no endpoint: whoever hands it to a harness fills that in.
+	Descriptor *fnpb.ProcessBundleDescriptor
+}
+
+// InputKind says what a stage's mouth makes of what arrives.
+type InputKind int
+
+const (
+	// Impulse: nothing arrives; the stage's first task gets one empty element in the global window.
+	Impulse InputKind = iota
+	// Elements: the records that arrive are the elements.
+	Elements
+	// Groups: records are KVs that are grouped by key and window (GroupByKey); an element is a KV<K, Iterable<V>>.
+	Groups
+)
+
+// Input is a stage's main input.
+type Input struct {
+	Kind InputKind
+	// PCollection is the collection whose elements the stage's source hands to the harness.
+	PCollection string
+	// Source is the id of the beam:runner:source:v1 transform in the stage's descriptor.
+	Source string
+	// Coder is the id, in Coders, of the windowed-value coder in which elements reach the harness.
+	Coder string
+	// Group is set for Groups only.
+	Group *Grouping
+	// Exchanges are the ids of the exchanges that bring the records: several when a Flatten was sunk into the input.
+	Exchanges []int
+	// Splittable is set when the input's consumer is a splittable DoFn's process step: elements may be split
+	// while they run and come back as residuals.
+	Splittable bool
+}
+
+// Grouping is what a GroupByKey at a stage's mouth needs to know.
+type Grouping struct {
+	// Transform is the id of the GroupByKey.
+	Transform string
+	// Coder is the id, in Coders, of the windowed-value coder of the records that arrive: a windowed KV<K, V>.
+	Coder string
+	// Windowing is the strategy of the collection that is grouped.
+	Windowing *pipepb.WindowingStrategy
+}
+
+// SideInput is a PCollection that a transform of the stage reads as a side input.
+type SideInput struct {
+	// Transform and Tag are the reading transform's id and the local name of its input: the address that the
+	// harness uses in its state requests.
+	Transform, Tag string
+	// PCollection is the collection that is read.
+	PCollection string
+	// AccessPattern is beam:side_input:iterable:v1 or beam:side_input:multimap:v1.
+	AccessPattern string
+	// Coder is the id, in Coders, of the windowed-value coder in which the records arrive. Its element coder is
+	// also the one that the harness decodes answers with.
+	Coder string
+	// Exchanges are the broadcasts that bring the records.
+	Exchanges []int
+}
+
+// Output is a PCollection that leaves a stage.
+type Output struct {
+	PCollection string
+	// Sink is the id of the beam:runner:sink:v1 transform in the descriptor; "" when the stage has no environment.
+	Sink string
+	// Coder is the id, in Coders, of the windowed-value coder in which the harness writes the elements.
+	Coder string
+	// Exchanges are the ids of the exchanges that carry the elements on.
+	Exchanges []int
+}
+
+// ExchangeKind says how records pass between stages.
+type ExchangeKind int
+
+const (
+	// Forward passes blocks on as they are, to any task of the receiving stage.
+	Forward ExchangeKind = iota
+	// Rebalance spreads single records evenly over the receiving stage's tasks (Reshuffle, split points).
+	Rebalance
+	// Keyed brings all records of a key to one task.
+	Keyed
+	// Broadcast brings all records to every worker.
+	Broadcast
+)
+
+// Exchange carries the records of one output to one input.
+type Exchange struct {
+	ID   int
+	Kind ExchangeKind
+	// From is the index of the sending stage, Output the index in its Outputs.
+	From, Output int
+	// To is the index of the receiving stage. Side is the index in its SideInputs, or -1 for the main input.
+	To, Side int
+	// Coder is the id of the windowed-value coder of the records: that of the Output and of the Input alike.
+	Coder string
+}
+
+// Cut is a PCollection that crosses between stages, and why it could not be fused away.
+type Cut struct {
+	PCollection string
+	// From and To are transform ids.
+	From, To string
+	Reason   string
+}
+
+// Coders are the coders that the ids in stages and exchanges refer to.
+func (p *Plan) Coders() map[string]*pipepb.Coder { return p.Pipeline.GetComponents().GetCoders() }
