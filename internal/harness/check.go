@@ -1,0 +1,96 @@
+package harness
+
+import (
+	"errors"
+	"fmt"
+
+	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
+	"google.golang.org/protobuf/proto"
+
+	"trestle/internal/harness/process"
+)
+
+// The environments' URNs (beam_runner_api.proto, StandardEnvironments).
+const (
+	urnDocker   = "beam:env:docker:v1"
+	urnProcess  = "beam:env:process:v1"
+	urnExternal = "beam:env:external:v1"
+	urnAnyOf    = "beam:env:anyof:v1"
+	urnDefault  = "beam:env:default:v1"
+	urnEmbedded = "beam:env:embedded_python:v1"
+)
+
+// maxNesting bounds environments within environments: they come from outside.
+const maxNesting = 8
+
+const instead = `run with --environment_type=LOOPBACK, or with --environment_type=PROCESS and an environment config such as {"command": "trestle boot python"}`
+
+// Check says whether harnesses of the environment can be started on this host, or why not: all reasons at once. A
+// worker pool's address is not tried.
+func Check(env *pipepb.Environment) error {
+	_, err := resolve(env, 0)
+	return err
+}
+
+// runnable is an environment that we can run: exactly one of the payloads is set.
+type runnable struct {
+	env      *pipepb.Environment
+	process  *pipepb.ProcessPayload
+	external *pipepb.ExternalPayload
+	path     string   // of the process's program
+	args     []string // that come before ours
+}
+
+// resolve finds what to run: the environment itself, or the first of its alternatives that can run here.
+func resolve(env *pipepb.Environment, depth int) (*runnable, error) {
+	switch env.GetUrn() {
+	case urnProcess:
+		var payload pipepb.ProcessPayload
+		if err := proto.Unmarshal(env.GetPayload(), &payload); err != nil {
+			return nil, fmt.Errorf("payload of the process environment: %w", err)
+		}
+		path, args, err := process.Command(&payload)
+		if err != nil {
+			return nil, err
+		}
+		return &runnable{env: env, process: &payload, path: path, args: args}, nil
+	case urnExternal:
+		var payload pipepb.ExternalPayload
+		if err := proto.Unmarshal(env.GetPayload(), &payload); err != nil {
+			return nil, fmt.Errorf("payload of the external environment: %w", err)
+		}
+		if payload.GetEndpoint().GetUrl() == "" {
+			return nil, errors.New("the external environment names no worker pool: give its host:port in the environment config")
+		}
+		if payload.GetEndpoint().GetAuthentication() != nil {
+			return nil, fmt.Errorf("the worker pool at %s wants authentication, which is not supported", payload.GetEndpoint().GetUrl())
+		}
+		return &runnable{env: env, external: &payload}, nil
+	case urnAnyOf:
+		if depth >= maxNesting {
+			return nil, fmt.Errorf("environments are nested more than %d deep", maxNesting)
+		}
+		var payload pipepb.AnyOfEnvironmentPayload
+		if err := proto.Unmarshal(env.GetPayload(), &payload); err != nil {
+			return nil, fmt.Errorf("payload of the environment with alternatives: %w", err)
+		}
+		if len(payload.GetEnvironments()) == 0 {
+			return nil, errors.New("the environment names no alternative")
+		}
+		var errs []error
+		for _, e := range payload.GetEnvironments() {
+			r, err := resolve(e, depth+1)
+			if err == nil {
+				return r, nil
+			}
+			errs = append(errs, err)
+		}
+		return nil, fmt.Errorf("none of the environment's alternatives can run here: %w", errors.Join(errs...))
+	case urnDocker:
+		return nil, errors.New("docker environments are not supported yet: " + instead)
+	case urnEmbedded, urnDefault, "":
+		return nil, fmt.Errorf("environment %q runs only inside the SDK's own runners: %s", env.GetUrn(), instead)
+	default:
+		return nil, fmt.Errorf("unknown environment %q: %s", env.GetUrn(), instead)
+	}
+}

@@ -1,0 +1,208 @@
+package harness
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
+	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
+	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
+
+	"trestle/internal/fnapi"
+)
+
+// worker is one harness, from its start to its end. One goroutine, run, is its whole life.
+type worker struct {
+	pool        *Pool
+	id          string
+	environment string
+	index       int // of the environment
+	declared    *pipepb.Environment
+
+	settled chan struct{}  // closed when session or err is set
+	session *fnapi.Session // nil when the start failed
+	err     error
+
+	mu       sync.Mutex
+	instance instance // nil before the start
+}
+
+// instance is a harness as its environment knows it.
+type instance interface {
+	// gone is closed when the harness is known to have ended; nil when that cannot be known from here.
+	gone() <-chan struct{}
+	// ended is the error that the end means, once gone is closed.
+	ended(connected bool) error
+	// lost is the error that a broken control stream means. It may wait for up to exitWait.
+	lost(cause error) error
+	// waiting says what is awaited, for a person, and how much longer a harness that was started at began may take to
+	// connect.
+	waiting(began time.Time) (what string, left time.Duration)
+	// late is the error for having waited so long without a connection.
+	late(waited time.Duration) error
+	// stop ends it, and returns when it has ended or cannot be reached. When hurry ends, it is given no time any more.
+	stop(hurry context.Context) error
+}
+
+// over says whether the worker is of no use any more.
+func (w *worker) over() bool {
+	select {
+	case <-w.settled:
+	default:
+		return false
+	}
+	if w.session == nil {
+		return true
+	}
+	select {
+	case <-w.session.Done():
+		return true
+	default:
+		return false
+	}
+}
+
+func (w *worker) run() {
+	session, inst, err := w.start()
+	if err == nil {
+		err = w.await(session, inst)
+	}
+	if err == nil {
+		w.session = session
+		close(w.settled)
+		err = w.watch(session, inst)
+	} else {
+		w.err = fmt.Errorf("start a worker of environment %q: %w", w.environment, err)
+		close(w.settled)
+	}
+	if inst != nil {
+		// The harness ends before its session does: what it logs at its end still arrives.
+		if err := inst.stop(w.pool.grace); err != nil {
+			w.pool.leave(err)
+		}
+	}
+	if session != nil {
+		session.Close(err)
+	}
+}
+
+// start announces the harness to the Fn API's server and starts it.
+func (w *worker) start() (*fnapi.Session, instance, error) {
+	r, err := resolve(w.declared, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	cfg := &w.pool.cfg
+	session, err := cfg.Server.Expect(fnapi.Worker{
+		ID:        w.id,
+		Endpoint:  cfg.Endpoint,
+		Provision: w.provision(),
+		Logs:      func(e *fnpb.LogEntry) { cfg.Logs(w.environment, w.id, e) },
+		Explain:   w.explain,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	var inst instance
+	if r.process != nil {
+		inst, err = w.startProcess(r)
+	} else {
+		inst, err = w.startExternal(r)
+	}
+	if err != nil {
+		return session, nil, err
+	}
+	w.mu.Lock()
+	w.instance = inst
+	w.mu.Unlock()
+	return session, inst, nil
+}
+
+// provision is what the harness learns from GetProvisionInfo. No capability is declared yet: short ids of monitoring
+// infos and elements in control messages are ones that we would have to understand.
+func (w *worker) provision() *fnpb.ProvisionInfo {
+	cfg := &w.pool.cfg
+	here := func() *pipepb.ApiServiceDescriptor { return &pipepb.ApiServiceDescriptor{Url: cfg.Endpoint} }
+	return &fnpb.ProvisionInfo{
+		PipelineOptions:  cfg.Options,
+		RetrievalToken:   cfg.RetrievalToken,
+		StatusEndpoint:   here(),
+		LoggingEndpoint:  here(),
+		ArtifactEndpoint: here(),
+		ControlEndpoint:  here(),
+		Dependencies:     cfg.Dependencies[w.environment],
+		Metadata:         map[string]string{"job_id": cfg.Job, "job_name": cfg.JobName},
+	}
+}
+
+// await returns when the harness has connected, or why it will not.
+func (w *worker) await(session *fnapi.Session, inst instance) error {
+	began := time.Now()
+	progress := time.NewTicker(w.pool.cfg.Timeouts.Progress)
+	defer progress.Stop()
+	_, left := inst.waiting(began)
+	limit := time.NewTimer(left)
+	defer limit.Stop()
+	for {
+		select {
+		case <-session.Ready():
+			return nil
+		case <-session.Done():
+			return session.Err()
+		case <-inst.gone():
+			return inst.ended(false)
+		case <-w.pool.ctx.Done():
+			return ErrClosed
+		case <-progress.C:
+			what, _ := inst.waiting(began)
+			w.pool.cfg.Message(jobpb.JobMessage_JOB_MESSAGE_BASIC, fmt.Sprintf(
+				"waiting for worker %s of environment %q to connect, for %v now: %s",
+				w.id, w.environment, time.Since(began).Round(time.Second), what))
+		case <-limit.C:
+			_, left := inst.waiting(began)
+			if left <= 0 {
+				return inst.late(time.Since(began))
+			}
+			limit.Reset(left)
+		}
+	}
+}
+
+// watch returns when the harness is of no use any more, with the reason, and has the session end for that reason.
+func (w *worker) watch(session *fnapi.Session, inst instance) error {
+	select {
+	case <-session.Done():
+		return session.Err()
+	case <-inst.gone():
+		err := inst.ended(true)
+		session.Close(err)
+		return err
+	case <-w.pool.ctx.Done():
+		return ErrClosed
+	}
+}
+
+// explain is the session's question why the control stream broke.
+func (w *worker) explain(cause error) error {
+	if w.pool.ctx.Err() != nil {
+		return ErrClosed
+	}
+	w.mu.Lock()
+	inst := w.instance
+	w.mu.Unlock()
+	if inst == nil {
+		return cause
+	}
+	return inst.lost(cause)
+}
+
+// leave keeps an error for Close.
+func (p *Pool) leave(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.leftovers) < 16 { // of a pool that restarts workers for long, the first ones tell enough
+		p.leftovers = append(p.leftovers, err)
+	}
+}
