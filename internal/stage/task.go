@@ -2,45 +2,116 @@ package stage
 
 import (
 	"context"
-	"time"
+	"errors"
+	"fmt"
+	"sync"
 
 	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
 )
 
-// Task is one parallel instance of a stage. An engine drives it through these events and nothing else; it is the task
+// Task is one parallel instance of a stage. An engine drives it through these events and nothing else: it is the task
 // contract in process (docs/protocols/task.md). Calls are serialised by the engine, but for Close, which may come at any
 // time from any goroutine. An error from any call is final: the engine closes the task.
 type Task interface {
-	// Process brings a block of records for an input (an index as in Inputs). For a keyed input, keyGroup is the
-	// block's key group; otherwise it is 0. The block stays the caller's once Process has returned. Process may
-	// block: that is back-pressure.
+	// Process brings a block of records for an input: MainInput, or 1 + the index of a side input. For a keyed input,
+	// keyGroup is the block's key group; otherwise it is 0. A side input's blocks reach each worker once, through any
+	// one of its tasks of the stage. The block stays the caller's once Process has returned. Process may block: that
+	// is back-pressure.
 	Process(ctx context.Context, input, keyGroup int, block []byte) error
-	// Watermark says that no record before t (milliseconds of event time) will arrive on the input any more.
-	Watermark(ctx context.Context, input int, t int64) error
-	// ProcessingTime brings the clock.
-	ProcessingTime(ctx context.Context, now time.Time) error
-	// End says that nothing more will arrive on the input. A side input's End makes it readable. The main input's End
-	// comes after every side input's, and returns when the task has emitted all that follows from its input.
+	// End says that nothing more will arrive on the input. A side input's End makes it readable, and comes before the
+	// first block of a main input of elements, and before the main input's End in any case. The main input's End
+	// returns when the task has emitted all that follows from its input.
 	End(ctx context.Context, input int) error
-	// Close releases everything: open bundles are abandoned, files deleted. It is idempotent and returns when done.
+	// Close releases everything: an open bundle is abandoned, files are deleted. It is idempotent, and returns when
+	// no call is under way any more.
 	Close() error
 }
 
 // Output is the engine's side of the contract. Its methods may be called from any goroutine of the task.
 type Output interface {
-	// Emit passes a block on through an output's exchange (an index as in Exchanges). Blocks of one key group are
-	// passed on in the order of the calls. The block stays the task's once Emit has returned. Emit may block: that is
+	// Emit passes a block on through an exchange, named by its id in the plan. Blocks of one key group are passed on
+	// in the order of the calls. The block stays the task's once Emit has returned. Emit may block: that is
 	// back-pressure.
 	Emit(ctx context.Context, exchange, keyGroup int, block []byte) error
-	// Watermark is the task's output watermark, holds included.
-	Watermark(t int64)
-	// WakeAt asks for a ProcessingTime call at t or soon after; a later call replaces it.
-	WakeAt(t time.Time)
-	// Quiet says that nothing more can come of this task: input watermarks at MAX, no residual and no timer left.
+	// Quiet says that nothing more can come of this task: its input has ended and no residual is left.
 	Quiet()
 	// Message is for a person to read, in the job's event log.
 	Message(importance jobpb.JobMessage_MessageImportance, text string)
-	// Metrics brings what one bundle measured: it is added to the job's.
+	// Metrics brings what one bundle measured, to be added to the job's.
 	Metrics(infos []*pipepb.MonitoringInfo)
+}
+
+// MainInput is the index of a stage's main input in Process and End; its side inputs follow in the order of the plan.
+const MainInput = 0
+
+// task implements Task.
+type task struct {
+	spec   Spec
+	intake intake
+	runner runner
+
+	ctx    context.Context // ends with Close
+	cancel context.CancelCauseFunc
+	busy   sync.Mutex // held by the call under way: Close waits for it
+	closed bool
+}
+
+var errClosed = errors.New("task closed")
+
+// call runs one event of the contract: it ends early when the task is closed meanwhile.
+func (t *task) call(ctx context.Context, what string, f func(context.Context) error) error {
+	t.busy.Lock()
+	defer t.busy.Unlock()
+	if t.closed {
+		return t.errorf(what, errClosed)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(t.ctx, func() { cancel(errClosed) })()
+	if err := f(ctx); err != nil {
+		return t.errorf(what, err)
+	}
+	return nil
+}
+
+func (t *task) errorf(what string, err error) error {
+	return fmt.Errorf("stage %q, task %d: %s: %w", t.spec.Stage.Name, t.spec.Index, what, err)
+}
+
+func (t *task) Process(ctx context.Context, input, keyGroup int, block []byte) error {
+	return t.call(ctx, "process", func(ctx context.Context) error {
+		if input == MainInput {
+			return t.intake.process(ctx, keyGroup, block)
+		}
+		return t.spec.Views.add(input-1, block)
+	})
+}
+
+func (t *task) End(ctx context.Context, input int) error {
+	return t.call(ctx, "end of input", func(ctx context.Context) error {
+		if input != MainInput {
+			return t.spec.Views.end(input - 1)
+		}
+		if err := t.intake.end(ctx); err != nil {
+			return err
+		}
+		if err := t.runner.finish(ctx); err != nil {
+			return err
+		}
+		t.spec.Out.Quiet()
+		return nil
+	})
+}
+
+func (t *task) Close() error {
+	t.cancel(errClosed)
+	t.busy.Lock()
+	defer t.busy.Unlock()
+	if t.closed {
+		return nil
+	}
+	t.closed = true
+	t.runner.abandon()
+	return t.intake.close()
 }

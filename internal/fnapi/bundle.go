@@ -1,0 +1,237 @@
+package fnapi
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
+	"google.golang.org/grpc/mem"
+)
+
+// BundleSpec says what one bundle is to do.
+type BundleSpec struct {
+	// Descriptor is an id that AddDescriptor has answered with.
+	Descriptor string
+	// Sinks are the ids of the descriptor's sink transforms: the bundle is done when each has ended its output.
+	Sinks []string
+	// Receive takes the output of a sink, in order. Calls are serialised; data is valid until Receive returns. An
+	// error fails the bundle. While Receive blocks, the harness is held back. Nil when there are no sinks.
+	Receive func(ctx context.Context, sink string, data []byte) error
+	// State answers the bundle's state requests, in order; calls are serialised. An error goes to the harness as the
+	// answer, and as a rule fails the bundle there. Nil when the descriptor has neither side inputs nor state.
+	State func(ctx context.Context, r *fnpb.StateRequest) (*fnpb.StateResponse, error)
+}
+
+// queued is how many data messages of a bundle wait for its receiver: enough to keep both busy, few enough (at about
+// 1 MiB each) to bound memory.
+const queued = 4
+
+// Bundle is a ProcessBundle instruction under way.
+type Bundle struct {
+	session *Session
+	spec    BundleSpec
+	id      string
+
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	stop   func() bool // detaches from the session's end
+	answer <-chan *fnpb.InstructionResponse
+
+	queue    chan delivery
+	requests chan stateRequest
+	workers  sync.WaitGroup
+	received chan struct{} // closed when every sink has ended
+
+	response  *fnpb.ProcessBundleResponse
+	responded chan struct{} // closed when response is set
+}
+
+type delivery struct {
+	part part
+	buf  mem.Buffer
+}
+
+// StartBundle starts a bundle; it waits for the harness to be connected. It ends with Wait or Abort, one of which must
+// be called; ctx ending aborts it.
+func (s *Session) StartBundle(ctx context.Context, spec BundleSpec) (*Bundle, error) {
+	b := &Bundle{
+		session:   s,
+		spec:      spec,
+		id:        s.nextInstruction(),
+		queue:     make(chan delivery, queued),
+		requests:  make(chan stateRequest, queued),
+		received:  make(chan struct{}),
+		responded: make(chan struct{}),
+	}
+	b.ctx, b.cancel = context.WithCancelCause(ctx)
+	b.stop = context.AfterFunc(s.ctx, func() { b.cancel(s.Err()) })
+	b.answer = s.control.expect(b.id)
+	s.addBundle(b)
+	b.workers.Go(b.awaitResponse)
+	b.workers.Go(b.receive)
+	if spec.State != nil {
+		b.workers.Go(b.serveState)
+	}
+	err := s.sendInstruction(b.ctx, &fnpb.InstructionRequest{
+		InstructionId: b.id,
+		Request: &fnpb.InstructionRequest_ProcessBundle{
+			ProcessBundle: &fnpb.ProcessBundleRequest{ProcessBundleDescriptorId: spec.Descriptor},
+		},
+	})
+	if err != nil {
+		b.Abort(err)
+		return nil, err
+	}
+	return b, nil
+}
+
+// ID is the bundle's instruction id, which also marks the harness's log entries about it.
+func (b *Bundle) ID() string { return b.id }
+
+// Send passes elements on to a source transform of the descriptor; it blocks while the harness is busy. data is the
+// caller's again when Send returns.
+func (b *Bundle) Send(source string, data []byte) error {
+	return b.send(part{instruction: b.id, transform: source, payload: data})
+}
+
+// End says that no more elements will come for a source.
+func (b *Bundle) End(source string) error {
+	return b.send(part{instruction: b.id, transform: source, last: true})
+}
+
+func (b *Bundle) send(p part) error {
+	if b.ctx.Err() != nil {
+		return context.Cause(b.ctx)
+	}
+	return b.session.sendData(b.ctx, &elements{parts: []part{p}})
+}
+
+// Wait waits until the harness has finished the bundle and all of its output has been received.
+func (b *Bundle) Wait() (*fnpb.ProcessBundleResponse, error) {
+	for _, done := range []<-chan struct{}{b.responded, b.received} {
+		select {
+		case <-done:
+		case <-b.ctx.Done():
+			err := context.Cause(b.ctx)
+			b.Abort(err)
+			return nil, err
+		}
+	}
+	b.Abort(nil)
+	return b.response, nil
+}
+
+// Abort forgets the bundle: what the harness still sends for it is dropped. It returns when no call of Receive or State
+// is under way any more. The Fn API has no message to stop a bundle: a harness that must stop is closed.
+func (b *Bundle) Abort(cause error) {
+	b.cancel(cause)
+	b.stop()
+	b.session.control.forget(b.id)
+	b.session.removeBundle(b)
+	b.workers.Wait()
+	for {
+		select {
+		case d := <-b.queue:
+			d.buf.Free()
+		default:
+			return
+		}
+	}
+}
+
+// Failed is closed when the bundle has failed or was aborted; its cause is what Wait will answer.
+func (b *Bundle) Failed() <-chan struct{} { return b.ctx.Done() }
+
+// Progress asks the harness how far the bundle is.
+func (b *Bundle) Progress(ctx context.Context) (*fnpb.ProcessBundleProgressResponse, error) {
+	r, err := b.session.instruct(ctx, &fnpb.InstructionRequest{Request: &fnpb.InstructionRequest_ProcessBundleProgress{
+		ProcessBundleProgress: &fnpb.ProcessBundleProgressRequest{InstructionId: b.id},
+	}})
+	if err != nil {
+		return nil, fmt.Errorf("progress of bundle %s: %w", b.id, err)
+	}
+	return r.GetProcessBundleProgress(), nil
+}
+
+// Split asks the harness to give up a part of the bundle.
+func (b *Bundle) Split(ctx context.Context, desired map[string]*fnpb.ProcessBundleSplitRequest_DesiredSplit) (*fnpb.ProcessBundleSplitResponse, error) {
+	r, err := b.session.instruct(ctx, &fnpb.InstructionRequest{Request: &fnpb.InstructionRequest_ProcessBundleSplit{
+		ProcessBundleSplit: &fnpb.ProcessBundleSplitRequest{InstructionId: b.id, DesiredSplits: desired},
+	}})
+	if err != nil {
+		return nil, fmt.Errorf("split of bundle %s: %w", b.id, err)
+	}
+	return r.GetProcessBundleSplit(), nil
+}
+
+// Finalize tells the harness that the effects of a finished bundle are durable (bundle finalization).
+func (s *Session) Finalize(ctx context.Context, bundle string) error {
+	_, err := s.instruct(ctx, &fnpb.InstructionRequest{Request: &fnpb.InstructionRequest_FinalizeBundle{
+		FinalizeBundle: &fnpb.FinalizeBundleRequest{InstructionId: bundle},
+	}})
+	if err != nil {
+		return fmt.Errorf("finalize bundle %s: %w", bundle, err)
+	}
+	return nil
+}
+
+// awaitResponse makes a failure known at once, while elements are still being sent.
+func (b *Bundle) awaitResponse() {
+	r, err := b.session.await(b.ctx, b.answer)
+	if err != nil {
+		b.cancel(err)
+		return
+	}
+	b.response = r.GetProcessBundle()
+	close(b.responded)
+}
+
+// enqueue is called by the data stream's reader; it takes one reference to buf.
+func (b *Bundle) enqueue(p part, buf mem.Buffer) {
+	select {
+	case b.queue <- delivery{p, buf}:
+	case <-b.ctx.Done():
+		buf.Free()
+	}
+}
+
+// receive runs until every sink has ended its output, or the bundle.
+func (b *Bundle) receive() {
+	open := make(map[string]bool, len(b.spec.Sinks))
+	for _, sink := range b.spec.Sinks {
+		open[sink] = true
+	}
+	for len(open) > 0 {
+		select {
+		case d := <-b.queue:
+			err := b.deliver(d.part, open)
+			d.buf.Free()
+			if err != nil {
+				b.cancel(err)
+				return
+			}
+		case <-b.ctx.Done():
+			return
+		}
+	}
+	close(b.received)
+}
+
+func (b *Bundle) deliver(p part, open map[string]bool) error {
+	if p.timers {
+		return fmt.Errorf("harness %s set a timer of transform %s in bundle %s, which has none", b.session.ID(), p.transform, b.id)
+	}
+	if !open[p.transform] {
+		return fmt.Errorf("harness %s sent elements of %q in bundle %s, which is no output of it or had ended", b.session.ID(), p.transform, b.id)
+	}
+	if len(p.payload) > 0 {
+		if err := b.spec.Receive(b.ctx, p.transform, p.payload); err != nil {
+			return err
+		}
+	}
+	if p.last {
+		delete(open, p.transform)
+	}
+	return nil
+}

@@ -1,0 +1,96 @@
+// Package stage runs one parallel instance of a plan's stage: it makes elements of the blocks that an engine brings, has
+// them processed by an SDK harness in bundles, and cuts what comes back into blocks again.
+//
+// The files follow the data: task.go is the contract with the engine, intake.go turns blocks into elements, bundle.go
+// takes elements to the harness and back, outlet.go turns output into blocks, view.go keeps side inputs.
+//
+// A task is given a way to a connected harness ([Harness]); it never starts one.
+package stage
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
+
+	"trestle/internal/fnapi"
+	"trestle/internal/plan"
+	"trestle/internal/shuffle"
+)
+
+// Harness answers with a connected harness of the stage's environment; it may start one, and wait for it.
+type Harness func(ctx context.Context) (*fnapi.Session, error)
+
+// Spec is what a task is made of.
+type Spec struct {
+	Plan  *plan.Plan
+	Stage *plan.Stage
+	// Index is this task's among the stage's Parallelism tasks.
+	Index, Parallelism int
+	// KeyGroups is the number of key groups of the whole job: keyed blocks are numbered below it.
+	KeyGroups int
+	// Harness is nil for a stage without an environment.
+	Harness Harness
+	// Store is the job's share of memory and spill space.
+	Store *shuffle.Store
+	// Views are the stage's side inputs on this worker, shared by its tasks.
+	Views *Views
+	Out   Output
+	// BundleBytes is how much input a bundle takes before it is finished and the next one begins; 0 stands for
+	// DefaultBundleBytes.
+	BundleBytes int
+	Log         *slog.Logger
+}
+
+// DefaultBundleBytes bounds a bundle's input. The fixed cost of a bundle is about a millisecond, which 32 MiB hide at
+// any SDK's speed; larger ones would only delay what a bundle's end releases.
+const DefaultBundleBytes = 32 << 20
+
+// intake turns what arrives on the main input into elements for a run.
+type intake interface {
+	// process takes a block.
+	process(ctx context.Context, keyGroup int, block []byte) error
+	// end processes what is left.
+	end(ctx context.Context) error
+	// close releases what the intake holds.
+	close() error
+}
+
+// Open makes a task. Nothing is started before the first event arrives.
+func Open(s Spec) (Task, error) {
+	if s.BundleBytes == 0 {
+		s.BundleBytes = DefaultBundleBytes
+	}
+	t := &task{spec: s}
+	t.ctx, t.cancel = context.WithCancelCause(context.Background())
+	outlets, err := newOutlets(s)
+	if err != nil {
+		return nil, t.errorf("open", err)
+	}
+	if s.Stage.Environment == "" {
+		t.runner = &passThrough{outlets: outlets}
+	} else {
+		t.runner = newBundles(s, outlets)
+	}
+	if t.intake, err = newIntake(s, t.runner); err != nil {
+		return nil, t.errorf("open", err)
+	}
+	return t, nil
+}
+
+func newIntake(s Spec, r runner) (intake, error) {
+	switch in := s.Stage.Input; in.Kind {
+	case plan.Impulse:
+		return &impulse{runner: r, first: s.Index == 0}, nil
+	case plan.Elements:
+		return newElements(s, r), nil
+	case plan.Groups:
+		return newGroups(s, r)
+	default:
+		return nil, fmt.Errorf("input kind %d", in.Kind)
+	}
+}
+
+// coders are the plan's coders.
+func (s Spec) coders() map[string]*pipepb.Coder { return s.Plan.Coders() }
