@@ -3,6 +3,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 
 	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
@@ -10,6 +11,9 @@ import (
 
 	"trestle/internal/plan"
 )
+
+// ErrLost is what Attach's error wraps when the engine no longer has the run.
+var ErrLost = errors.New("the engine no longer has this run")
 
 // Engine runs plans. Its methods may be called concurrently.
 type Engine interface {

@@ -1,0 +1,337 @@
+package jobapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
+	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"trestle/internal/engine"
+	"trestle/internal/job"
+	"trestle/internal/store/journal"
+)
+
+const (
+	// journalFile and pipelineFile are a job's two files, in its folder.
+	journalFile  = "journal"
+	pipelineFile = "pipeline.pb"
+
+	// maxText bounds a message's text: clients take messages of up to 4 MiB and fail on larger ones, and half of a
+	// text this long says what the whole would.
+	maxText = 1 << 20
+
+	// metricsEvery is how often metrics are journaled at most. A log that runs for long has them ever more rarely
+	// (metricsShare of its age), so that they do not come to fill the disk: only the last ones count.
+	metricsEvery = time.Second
+	metricsShare = 100
+)
+
+// eventLog is a job's event log. Its methods may be called concurrently; none waits for a reader.
+type eventLog struct {
+	id       string
+	dir      string // the job's own
+	prepared time.Time
+	clock    func() time.Time
+	log      *slog.Logger
+	ended    chan struct{} // closed when the state is terminal
+
+	mu      sync.Mutex
+	life    job.Life
+	journal *journal.Journal // nil when it is not open for writing
+	sealed  bool             // it will not be opened again
+	lost    int              // records that could not be written
+	metrics *jobpb.MetricResults
+	unsaved bool      // metrics are not in the journal
+	saved   time.Time // when metrics were last journaled
+}
+
+func (l *eventLog) path() string { return filepath.Join(l.dir, journalFile) }
+
+func (l *eventLog) state() job.State {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.life.State
+}
+
+// stateEvent is the current state, as GetState answers.
+func (l *eventLog) stateEvent() *jobpb.JobStateEvent {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return &jobpb.JobStateEvent{State: l.life.State, Timestamp: timestamppb.New(l.life.Changed)}
+}
+
+// info is what GetJobs tells of the job. Its options are shared, and not to be changed.
+func (l *eventLog) info() *jobpb.JobInfo {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return &jobpb.JobInfo{
+		JobId: l.id, JobName: l.life.Info.GetJobName(), PipelineOptions: l.life.Info.GetPipelineOptions(), State: l.life.State,
+	}
+}
+
+// happen applies an event, and returns the state that it leads to and whether that is another one than before. An
+// event that cannot happen in the job's state changes nothing, and the error wraps [job.ErrTransition]. The change is
+// durable when happen returns; where the disk refuses it, a job that has begun changes its state none the less.
+func (l *eventLog) happen(e job.Event) (st job.State, changed bool, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.happenLocked(e)
+}
+
+func (l *eventLog) happenLocked(e job.Event) (st job.State, changed bool, err error) {
+	before := l.life.State
+	next, err := job.Next(before, e)
+	if err != nil || next == before {
+		return before, false, err
+	}
+	if e == job.Failed && l.life.Errors == 0 {
+		// Clients wait for a reason, and say "unknown error" when none comes.
+		l.messageLocked(jobpb.JobMessage_JOB_MESSAGE_ERROR, "The job failed, and the engine gave no reason.")
+	}
+	if job.Terminal(next) {
+		l.saveMetricsLocked()
+	}
+	change := &job.StateChange{JobStateEvent: &jobpb.JobStateEvent{State: next, Timestamp: timestamppb.New(l.clock())}}
+	if err := l.appendLocked(change, journal.Synced); err != nil && e == job.Submitted {
+		return before, false, err
+	}
+	if err := l.life.Apply(change); err != nil {
+		return before, false, err
+	}
+	l.log.Info("job is "+next.String(), "job", l.id)
+	if job.Terminal(next) {
+		close(l.ended)
+	}
+	return next, true, nil
+}
+
+// message adds a message, unless the job has ended: a stream ends with the terminal state.
+func (l *eventLog) message(importance jobpb.JobMessage_MessageImportance, text string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if job.Terminal(l.life.State) {
+		l.log.Info("a message came after the job's end", "job", l.id, "importance", importance.String(), "text", text)
+		return
+	}
+	l.messageLocked(importance, text)
+}
+
+func (l *eventLog) messageLocked(importance jobpb.JobMessage_MessageImportance, text string) {
+	m := &job.Message{JobMessage: &jobpb.JobMessage{
+		MessageId:   strconv.Itoa(l.life.Messages + 1),
+		Time:        l.clock().UTC().Format(time.RFC3339Nano),
+		Importance:  importance,
+		MessageText: bounded(text, maxText),
+	}}
+	if l.appendLocked(m, journal.Buffered) != nil {
+		return
+	}
+	if err := l.life.Apply(m); err != nil {
+		l.log.Error("apply a message", "job", l.id, "error", err)
+	}
+}
+
+// accepted notes the handle by which the engine finds the job again.
+func (l *eventLog) accepted(handle string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := &job.Accepted{Handle: handle, Time: timestamppb.New(l.clock())}
+	if l.appendLocked(r, journal.Synced) != nil {
+		return
+	}
+	if err := l.life.Apply(r); err != nil {
+		l.log.Error("apply an engine's handle", "job", l.id, "error", err)
+	}
+}
+
+// setMetrics replaces the metrics. They may also come after the job's end, as long as the engine holds on to it.
+func (l *eventLog) setMetrics(m *jobpb.MetricResults) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.metrics, l.unsaved = m, true
+	now := l.clock()
+	every := max(metricsEvery, now.Sub(l.prepared)/metricsShare)
+	if job.Terminal(l.life.State) || now.Sub(l.saved) >= every {
+		l.saveMetricsLocked()
+	}
+}
+
+func (l *eventLog) saveMetricsLocked() {
+	if !l.unsaved {
+		return
+	}
+	if l.appendLocked(&job.Metrics{MetricResults: l.metrics}, journal.Buffered) == nil {
+		l.unsaved, l.saved = false, l.clock()
+	}
+}
+
+// lastMetrics are the job's metrics; empty ones when it has none.
+func (l *eventLog) lastMetrics(ctx context.Context) (*jobpb.MetricResults, error) {
+	l.mu.Lock()
+	m, sealed := l.metrics, l.sealed
+	l.mu.Unlock()
+	if m == nil {
+		m = new(jobpb.MetricResults)
+	}
+	if !sealed {
+		return m, nil
+	}
+	// The metrics of a job that has ended are not kept in memory.
+	err := l.read(ctx, func(r job.Record) (bool, error) {
+		if r, ok := r.(*job.Metrics); ok {
+			m = r.MetricResults
+		}
+		return true, nil
+	})
+	return m, err
+}
+
+// appendLocked writes a record. An error has been logged, but for the many that may follow a first one.
+func (l *eventLog) appendLocked(r job.Record, d journal.Durability) error {
+	b, err := job.Encode(r)
+	if err == nil {
+		err = l.openLocked()
+	}
+	if err == nil {
+		err = l.journal.Append(b, d)
+	}
+	if err != nil {
+		if l.lost == 0 || d == journal.Synced {
+			l.log.Error("write a job's event log", "job", l.id, "record", fmt.Sprintf("%T", r), "error", err)
+		}
+		l.lost++
+	}
+	return err
+}
+
+// openLocked opens the journal for writing where it is not.
+func (l *eventLog) openLocked() error {
+	if l.journal != nil {
+		return nil
+	}
+	if l.sealed {
+		return fmt.Errorf("write %s: %w", l.path(), journal.ErrClosed)
+	}
+	j, err := journal.Open(l.path(), journal.Options{Log: l.log}, func([]byte) error { return nil })
+	if err != nil {
+		return err
+	}
+	l.journal = j
+	return nil
+}
+
+// seal writes what is to be written and closes the journal: streams come to their end.
+func (l *eventLog) seal() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.sealed {
+		return nil
+	}
+	l.saveMetricsLocked()
+	l.sealed = true
+	if !l.unsaved {
+		l.metrics = nil
+	}
+	if l.lost > 0 {
+		l.log.Error("a job's event log is not whole", "job", l.id, "file", l.path(), "lost records", l.lost)
+	}
+	if l.journal == nil {
+		return nil
+	}
+	j := l.journal
+	l.journal = nil
+	return j.Close()
+}
+
+// reader reads the log from its first record on and, unless the log is sealed, follows it.
+func (l *eventLog) reader() (*journal.Reader, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.sealed {
+		return journal.OpenReader(l.path())
+	}
+	if err := l.openLocked(); err != nil {
+		return nil, err
+	}
+	return l.journal.Reader()
+}
+
+// read calls each with every record from the first one on, waiting for more until the log is sealed, ctx is done, or
+// each says that it wants no more.
+func (l *eventLog) read(ctx context.Context, each func(job.Record) (more bool, err error)) error {
+	r, err := l.reader()
+	if err != nil {
+		return err
+	}
+	defer r.Close() //nolint:errcheck // it was only read
+	for {
+		b, err := r.Next(ctx)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		record, err := job.Decode(b)
+		if err != nil {
+			return fmt.Errorf("%s: %w", l.path(), err)
+		}
+		if more, err := each(record); err != nil || !more {
+			return err
+		}
+	}
+}
+
+// events is an event log as an engine sees it.
+type events struct{ *eventLog }
+
+var _ engine.Events = events{}
+
+func (e events) State(reported jobpb.JobState_Enum) {
+	ev, err := job.EventOf(reported)
+	if err == nil {
+		_, _, err = e.happen(ev)
+	}
+	if err != nil {
+		e.log.Error("an engine reported a state that cannot be", "job", e.id, "error", err)
+	}
+}
+
+func (e events) Message(importance jobpb.JobMessage_MessageImportance, text string) {
+	e.message(importance, text)
+}
+
+func (e events) Metrics(attempted, committed []*pipepb.MonitoringInfo) {
+	// The caller may go on with its slices and messages.
+	m := &jobpb.MetricResults{Attempted: attempted, Committed: committed}
+	e.setMetrics(proto.CloneOf(m))
+}
+
+// bounded is a text as a protobuf string may have it: valid UTF-8, and at most limit bytes. A longer one loses its
+// middle: the cause of a failure is at one of its ends.
+func bounded(text string, limit int) string {
+	text = strings.ToValidUTF8(text, "\uFFFD")
+	if len(text) <= limit {
+		return text
+	}
+	head, tail := limit/2, len(text)-limit/2+64
+	for !utf8.RuneStart(text[head]) {
+		head--
+	}
+	for tail < len(text) && !utf8.RuneStart(text[tail]) {
+		tail++
+	}
+	return fmt.Sprintf("%s\n… %d bytes left out …\n%s", text[:head], tail-head, text[tail:])
+}

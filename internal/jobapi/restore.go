@@ -1,0 +1,124 @@
+package jobapi
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
+
+	"trestle/internal/engine"
+	"trestle/internal/job"
+	"trestle/internal/store/journal"
+)
+
+// restore reads the jobs of earlier servers.
+func (s *Service) restore() error {
+	folders, err := os.ReadDir(s.dir)
+	if err != nil {
+		return err
+	}
+	for _, f := range folders {
+		if !f.IsDir() {
+			continue
+		}
+		e := s.newEntry(f.Name(), filepath.Join(s.dir, f.Name()))
+		switch err := e.load(); {
+		case err == nil:
+			s.jobs[e.id] = e
+			s.resume(e)
+		case errors.Is(err, errUnfinished):
+			s.cfg.Log.Warn("removing a job that was never prepared to its end; no client knows of it", "folder", e.dir)
+			if err := os.RemoveAll(e.dir); err != nil {
+				return err
+			}
+		default:
+			s.cfg.Log.Error("a job's event log cannot be read; the job is left as it is, and not listed", "folder", e.dir, "error", err)
+		}
+	}
+	return nil
+}
+
+// errUnfinished says that a folder was made by a Prepare that did not come to its end.
+var errUnfinished = errors.New("no job in this folder")
+
+// load reads the event log, and leaves it open for writing only where the job has not ended.
+func (e *entry) load() error {
+	j, err := journal.Open(e.path(), journal.Options{Log: e.log}, func(b []byte) error {
+		r, err := job.Decode(b)
+		if err == nil {
+			err = e.life.Apply(r)
+		}
+		if m, ok := r.(*job.Metrics); ok && err == nil {
+			e.metrics = m.MetricResults
+		}
+		return err
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		return errUnfinished
+	}
+	if err != nil {
+		return err
+	}
+	switch {
+	case e.life.State == jobpb.JobState_UNSPECIFIED:
+		return errors.Join(errUnfinished, j.Close())
+	case e.life.Info.GetJobId() != e.id:
+		return errors.Join(fmt.Errorf("%s is the event log of another job, %q", e.path(), e.life.Info.GetJobId()), j.Close())
+	}
+	e.prepared = e.life.Prepared
+	switch {
+	case job.Terminal(e.life.State):
+		close(e.ended)
+		e.sealed, e.metrics = true, nil
+		return j.Close()
+	case e.life.State == jobpb.JobState_STOPPED:
+		// Opened again when there is something to read or to write: there may be many that no one ever asks for.
+		return j.Close()
+	}
+	e.journal = j
+	return nil
+}
+
+// resume attaches to a job that was running when the server ended, or brings it to its end.
+func (s *Service) resume(e *entry) {
+	if !live(e.life.State) {
+		return
+	}
+	attacher, ok := s.cfg.Runner.(Attacher)
+	if !ok || e.life.Handle == "" {
+		s.lost(e, engine.ErrLost)
+		return
+	}
+	e.asked = e.life.State == jobpb.JobState_CANCELLING
+	handle := e.life.Handle
+	s.runs.Add(1)
+	go func() {
+		defer s.runs.Done()
+		run, err := attacher.Attach(s.ctx, handle, events{e.eventLog})
+		if err != nil {
+			s.lost(e, err)
+			return
+		}
+		s.follow(e, run)
+		s.finish(e)
+	}()
+}
+
+// lost ends a job that no longer runs anywhere.
+func (s *Service) lost(e *entry, err error) {
+	if e.state() == jobpb.JobState_CANCELLING {
+		e.message(jobpb.JobMessage_JOB_MESSAGE_WARNING, "The server was restarted while the job was being cancelled.")
+		e.end(job.Cancelled)
+	} else {
+		text := "The server was restarted while the job ran, and what it had done is lost; submit it again."
+		if !errors.Is(err, engine.ErrLost) {
+			text = fmt.Sprintf("The server was restarted while the job ran, and could not attach to it again: %v", err)
+		}
+		e.message(jobpb.JobMessage_JOB_MESSAGE_ERROR, text)
+		e.end(job.Failed)
+	}
+	s.finish(e)
+}

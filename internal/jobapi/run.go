@@ -1,0 +1,267 @@
+package jobapi
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
+	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	"trestle/internal/engine"
+	"trestle/internal/job"
+)
+
+// entry is a job of the service: its event log, and what of it runs.
+type entry struct {
+	*eventLog
+
+	control   sync.Mutex // not held over a call to an engine; taken before the event log's
+	startable bool       // it was prepared by this server, so its staging session is alive, and Run was not called
+	asked     bool       // its end was asked for
+	run       engine.Run // nil until the engine has accepted it
+	abandon   context.CancelFunc
+	polled    bool // GetState was called since Run
+}
+
+func (s *Service) newEntry(id, dir string) *entry {
+	return &entry{eventLog: &eventLog{
+		id: id, dir: dir, clock: s.cfg.Clock, log: s.cfg.Log, ended: make(chan struct{}),
+	}}
+}
+
+// discard removes a job that no client has heard of.
+func (e *entry) discard() error { return errors.Join(e.seal(), os.RemoveAll(e.dir)) }
+
+// Run hands a prepared job to the engine. It answers once the artifacts are there and the job is STARTING; what goes
+// wrong from then on makes the job FAILED, with a message. A job whose artifacts are not there stays as it was, and may
+// be run again.
+func (s *Service) Run(ctx context.Context, req *jobpb.RunJobRequest) (*jobpb.RunJobResponse, error) {
+	if err := s.open(); err != nil {
+		return nil, err
+	}
+	id, ok := strings.CutPrefix(req.GetPreparationId(), preparation)
+	if !ok {
+		return nil, refusal(codes.NotFound, fmt.Sprintf("this server has not prepared %q", req.GetPreparationId()))
+	}
+	e, err := s.find(id)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.claim(); err != nil {
+		return nil, err
+	}
+	resolved, err := s.cfg.Staging.Resolved(ctx, e.id)
+	if err != nil {
+		e.unclaim()
+		return nil, refusal(codes.FailedPrecondition, fmt.Sprintf("job %s: its artifacts are not staged: %v", e.id, err))
+	}
+	p, err := e.pipeline()
+	if err == nil {
+		err = resolve(p, resolved)
+	}
+	if err != nil {
+		e.unclaim()
+		return nil, refusal(codes.Internal, fmt.Sprintf("run job %s: %v", e.id, err))
+	}
+	if err := s.begin(e, p); err != nil {
+		return nil, err
+	}
+	return &jobpb.RunJobResponse{JobId: e.id}, nil
+}
+
+// claim makes sure that a job is run once.
+func (e *entry) claim() error {
+	e.control.Lock()
+	defer e.control.Unlock()
+	if st := e.state(); st != jobpb.JobState_STOPPED {
+		return refusal(codes.FailedPrecondition, fmt.Sprintf("job %s was run before, and is %v; a prepared job runs once", e.id, st))
+	}
+	if !e.startable {
+		return refusal(codes.FailedPrecondition, fmt.Sprintf(
+			"job %s is about to run already, or was prepared before the server was restarted; submit the pipeline again", e.id))
+	}
+	e.startable = false
+	return nil
+}
+
+func (e *entry) unclaim() {
+	e.control.Lock()
+	defer e.control.Unlock()
+	e.startable = true
+}
+
+// begin makes the job STARTING and sees to it that it is started.
+func (s *Service) begin(e *entry, p *pipepb.Pipeline) error {
+	s.mu.Lock()
+	if s.closing {
+		s.mu.Unlock()
+		return errStopping
+	}
+	s.runs.Add(1)
+	s.mu.Unlock()
+
+	ctx, abandon := context.WithCancel(s.ctx)
+	e.control.Lock()
+	_, _, err := e.happen(job.Submitted)
+	e.abandon = abandon
+	e.control.Unlock()
+	if err != nil {
+		abandon()
+		s.runs.Done()
+		code := codes.Internal
+		if errors.Is(err, job.ErrTransition) {
+			code = codes.FailedPrecondition
+		} else {
+			e.unclaim()
+		}
+		return refusal(code, fmt.Sprintf("run job %s: %v", e.id, err))
+	}
+	info := e.info()
+	submission := Submission{
+		ID: e.id, Name: info.GetJobName(), Pipeline: p, Options: info.GetPipelineOptions(), Events: events{e.eventLog},
+	}
+	go func() {
+		defer s.runs.Done()
+		defer abandon()
+		run, err := s.cfg.Runner.Start(ctx, submission)
+		if err != nil {
+			e.refused(err)
+		} else {
+			e.accepted(run.Handle())
+			s.follow(e, run)
+		}
+		s.finish(e)
+	}()
+	return nil
+}
+
+// refused ends a job that no engine took.
+func (e *entry) refused(err error) {
+	e.control.Lock()
+	asked := e.asked
+	e.control.Unlock()
+	if asked {
+		e.end(job.Cancelled)
+		return
+	}
+	e.message(jobpb.JobMessage_JOB_MESSAGE_ERROR, err.Error())
+	e.end(job.Failed)
+}
+
+// end brings a job to its end that an engine has not reported, unless it did.
+func (e *entry) end(ev job.Event) {
+	if job.Terminal(e.state()) {
+		return
+	}
+	if _, _, err := e.happen(ev); err != nil && !errors.Is(err, job.ErrTransition) {
+		e.log.Error("end a job", "job", e.id, "error", err)
+	}
+}
+
+// follow waits for a run's end.
+func (s *Service) follow(e *entry, run engine.Run) {
+	e.control.Lock()
+	e.run = run
+	asked := e.asked
+	e.control.Unlock()
+	if asked {
+		run.Cancel()
+	}
+	<-run.Done()
+	if !job.Terminal(e.state()) {
+		e.message(jobpb.JobMessage_JOB_MESSAGE_ERROR, "The engine's run ended, and it told no result.")
+		e.end(job.Failed)
+	}
+}
+
+// finish releases what the service holds for a job that has ended.
+func (s *Service) finish(e *entry) {
+	s.cfg.Staging.Forget(e.id)
+	if err := e.seal(); err != nil {
+		s.cfg.Log.Error("close a job's event log", "job", e.id, "error", err)
+	}
+	e.control.Lock()
+	e.run = nil
+	e.control.Unlock()
+}
+
+// cancel asks for a job's end, and returns the state that it is in.
+func (s *Service) cancel(e *entry) job.State {
+	e.control.Lock()
+	st, changed, err := e.happen(job.CancelAsked)
+	if err != nil {
+		s.cfg.Log.Error("cancel a job", "job", e.id, "error", err)
+	}
+	first := changed && st == jobpb.JobState_CANCELLING
+	run, abandon := e.run, e.abandon
+	e.asked = e.asked || first
+	e.control.Unlock()
+	switch {
+	case first && run != nil:
+		run.Cancel()
+	case first && abandon != nil:
+		abandon()
+	case changed && st == jobpb.JobState_CANCELLED:
+		// It never ran.
+		s.finish(e)
+	}
+	return st
+}
+
+// Cancel asks for a job's end. A job that has ended answers with its state.
+func (s *Service) Cancel(_ context.Context, req *jobpb.CancelJobRequest) (*jobpb.CancelJobResponse, error) {
+	e, err := s.find(req.GetJobId())
+	if err != nil {
+		return nil, err
+	}
+	return &jobpb.CancelJobResponse{State: s.cancel(e)}, nil
+}
+
+// Drain is refused: no engine of Trestle can drain a job yet.
+func (s *Service) Drain(_ context.Context, req *jobpb.DrainJobRequest) (*jobpb.DrainJobResponse, error) {
+	if _, err := s.find(req.GetJobId()); err != nil {
+		return nil, err
+	}
+	return nil, refusal(codes.Unimplemented, "jobs cannot be drained; cancel the job instead")
+}
+
+// pipeline is the pipeline as it was submitted.
+func (e *entry) pipeline() (*pipepb.Pipeline, error) {
+	e.mu.Lock()
+	ref := e.life.Pipeline
+	e.mu.Unlock()
+	// The name comes from a file, and is to lead nowhere else.
+	path := filepath.Join(e.dir, filepath.Base(ref.File))
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read the job's pipeline: %w", err)
+	}
+	if int64(len(b)) != ref.Size || sha256.Sum256(b) != ref.SHA256 {
+		return nil, fmt.Errorf("read the job's pipeline: %s is not what was written", path)
+	}
+	p := new(pipepb.Pipeline)
+	if err := proto.Unmarshal(b, p); err != nil {
+		return nil, fmt.Errorf("read the job's pipeline: %s: %w", path, err)
+	}
+	return p, nil
+}
+
+// resolve gives environments their staged dependencies.
+func resolve(p *pipepb.Pipeline, byEnvironment map[string][]*pipepb.ArtifactInformation) error {
+	for id, dependencies := range byEnvironment {
+		env, ok := p.GetComponents().GetEnvironments()[id]
+		if !ok {
+			return fmt.Errorf("artifacts were staged for an environment %q, which the pipeline has not", id)
+		}
+		env.Dependencies = dependencies
+	}
+	return nil
+}

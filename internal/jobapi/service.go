@@ -1,0 +1,213 @@
+package jobapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
+	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"trestle/internal/engine"
+)
+
+// MaxMessageBytes is the largest message that a server with [ServerOptions] takes or sends. A pipeline carries its
+// users' serialized code and constants: tens of megabytes have been seen.
+const MaxMessageBytes = 1 << 30
+
+// ServerOptions are what a gRPC server needs that carries this service: without them it refuses pipelines over 4 MiB.
+func ServerOptions() []grpc.ServerOption {
+	return []grpc.ServerOption{grpc.MaxRecvMsgSize(MaxMessageBytes), grpc.MaxSendMsgSize(MaxMessageBytes)}
+}
+
+// Runner checks and starts jobs. Its methods may be called concurrently.
+type Runner interface {
+	// Check refuses, with every problem at once, a pipeline or options that cannot run. The error's text is what the
+	// user reads. It does not change its arguments.
+	Check(ctx context.Context, p *pipepb.Pipeline, options *structpb.Struct) error
+	// Start runs a job. It returns once an engine has accepted the job, or with the reason why none did; the reason is
+	// what the user reads. ctx is done when the job is cancelled meanwhile; a run that has been returned does not end
+	// with it.
+	Start(ctx context.Context, s Submission) (engine.Run, error)
+}
+
+// Attacher is a Runner that finds jobs again which were running when the server ended. The error wraps [engine.ErrLost]
+// when the engine no longer has the run. A job whose Runner is no Attacher, or cannot attach, becomes FAILED.
+type Attacher interface {
+	Attach(ctx context.Context, handle string, events engine.Events) (engine.Run, error)
+}
+
+// Submission is a job to start.
+type Submission struct {
+	// ID is unique among all jobs of the server, and fit for a file name. Name is the user's.
+	ID, Name string
+	// Pipeline is the caller's from now on. Its environments' dependencies are the artifacts as harnesses get them.
+	Pipeline *pipepb.Pipeline
+	// Options are as the SDK sent them, for harnesses to get unchanged.
+	Options *structpb.Struct
+	// Events takes what the engine reports; it is the job's event log.
+	Events engine.Events
+}
+
+// Staging keeps track of the artifacts that a client stages between Prepare and Run. Its methods may be called
+// concurrently.
+type Staging interface {
+	// Begin opens a session for the dependencies of each environment.
+	Begin(token string, byEnvironment map[string][]*pipepb.ArtifactInformation)
+	// Resolved returns the dependencies as harnesses get them, or why they are not all there.
+	Resolved(ctx context.Context, token string) (map[string][]*pipepb.ArtifactInformation, error)
+	// Forget ends a session. It may be called for a token that has none.
+	Forget(token string)
+}
+
+// Config is what a Service needs. All fields but Clock are required.
+type Config struct {
+	// Dir is the server's data folder; jobs are kept in Dir/jobs. No other process may use it at the same time: who
+	// opens it holds a lock on it.
+	Dir     string
+	Runner  Runner
+	Staging Staging
+	// ArtifactEndpoint is the address, as the client can reach it, of the artifact staging service.
+	ArtifactEndpoint func() string
+	Log              *slog.Logger
+	// Clock tells the time; nil is time.Now.
+	Clock func() time.Time
+}
+
+// Service is Beam's JobService. Its methods may be called concurrently.
+type Service struct {
+	jobpb.UnimplementedJobServiceServer
+
+	cfg  Config
+	dir  string // of all jobs
+	ctx  context.Context
+	stop context.CancelFunc
+	runs sync.WaitGroup // one for each job that has been started and has not ended
+
+	mu      sync.Mutex
+	jobs    map[string]*entry
+	closing bool
+}
+
+// Open reads the jobs that are kept in cfg.Dir, and is then ready to be registered. A job that was running when the
+// last server ended is attached to again, or becomes FAILED. A job whose log cannot be read is left alone and told of in
+// the log.
+func Open(cfg Config) (*Service, error) {
+	if cfg.Clock == nil {
+		cfg.Clock = time.Now
+	}
+	dir := filepath.Join(cfg.Dir, "jobs")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("open the folder of all jobs: %w", err)
+	}
+	s := &Service{cfg: cfg, dir: dir, jobs: make(map[string]*entry)}
+	s.ctx, s.stop = context.WithCancel(context.Background())
+	if err := s.restore(); err != nil {
+		s.stop()
+		return nil, fmt.Errorf("open the folder of all jobs: %w", err)
+	}
+	return s, nil
+}
+
+// Register adds the service to a server, which should have been made with [ServerOptions].
+func (s *Service) Register(r grpc.ServiceRegistrar) { jobpb.RegisterJobServiceServer(r, s) }
+
+// Close cancels the jobs that run and waits until they have ended, or until ctx is done: then the error names those that
+// have not, and they are FAILED when the server starts again. Streams end, those of jobs that never ran with UNAVAILABLE;
+// so Close comes before a graceful stop of the gRPC server. Calls that come later are refused.
+func (s *Service) Close(ctx context.Context) error {
+	s.mu.Lock()
+	s.closing = true
+	all := s.sorted()
+	s.mu.Unlock()
+	for _, e := range all {
+		if st := e.state(); live(st) {
+			e.message(jobpb.JobMessage_JOB_MESSAGE_WARNING, "The server is being stopped, so the job is cancelled.")
+			s.cancel(e)
+		}
+	}
+	ended := make(chan struct{})
+	go func() {
+		s.runs.Wait()
+		close(ended)
+	}()
+	var err error
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		var names []string
+		for _, e := range all {
+			if live(e.state()) {
+				names = append(names, e.id)
+			}
+		}
+		err = fmt.Errorf("jobs have not ended: %s: %w", strings.Join(names, ", "), context.Cause(ctx))
+	}
+	s.stop()
+	for _, e := range all {
+		s.cfg.Staging.Forget(e.id)
+		err = errors.Join(err, e.seal())
+	}
+	if err != nil {
+		return fmt.Errorf("close the job service: %w", err)
+	}
+	return nil
+}
+
+// live tells whether a job in this state may have something running.
+func live(st jobpb.JobState_Enum) bool {
+	switch st {
+	case jobpb.JobState_STARTING, jobpb.JobState_RUNNING, jobpb.JobState_CANCELLING:
+		return true
+	}
+	return false
+}
+
+// sorted are all jobs, the oldest first. The caller holds s.mu.
+func (s *Service) sorted() []*entry {
+	all := make([]*entry, 0, len(s.jobs))
+	for _, e := range s.jobs {
+		all = append(all, e)
+	}
+	slices.SortFunc(all, func(a, b *entry) int {
+		if c := a.prepared.Compare(b.prepared); c != 0 {
+			return c
+		}
+		return strings.Compare(a.id, b.id)
+	})
+	return all
+}
+
+// find is the job of that id; the error is a NOT_FOUND to answer with.
+func (s *Service) find(id string) (*entry, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e, ok := s.jobs[id]
+	if !ok {
+		return nil, status.Errorf(codes.NotFound, "this server has no job %q", id)
+	}
+	return e, nil
+}
+
+// open refuses what may not begin any more.
+func (s *Service) open() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return errStopping
+	}
+	return nil
+}
+
+var errStopping = status.Error(codes.Unavailable, "the server is being stopped")
