@@ -20,7 +20,11 @@ func Open(ctx context.Context, location string) (Bucket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open bucket %q: %w", location, err)
 	}
-	name := u.Redacted()
+	if u.User != nil {
+		return nil, fmt.Errorf("open bucket %s: credentials do not belong in the URL, where logs would show them: "+
+			"give them the driver's own way (for s3, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile)", u.Redacted())
+	}
+	name := u.String()
 	if known := gcblob.DefaultURLMux().BucketSchemes(); !slices.Contains(known, u.Scheme) {
 		slices.Sort(known)
 		return nil, fmt.Errorf("open bucket %s: this build has no driver for %s://; it has %s",
@@ -34,6 +38,10 @@ func Open(ctx context.Context, location string) (Bucket, error) {
 	}
 	b, err := gcblob.OpenBucket(ctx, u.String())
 	if err != nil {
+		// gocloud's option errors begin with the very words that ours do.
+		if short, ok := strings.CutPrefix(err.Error(), "open bucket "+u.String()+": "); ok {
+			err = errors.New(short)
+		}
 		return nil, fmt.Errorf("open bucket %s: %w", name, err)
 	}
 	ok, err := b.IsAccessible(ctx)
