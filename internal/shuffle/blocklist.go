@@ -1,0 +1,165 @@
+package shuffle
+
+import (
+	"fmt"
+	"math"
+	"sync"
+)
+
+// blockList keeps blocks that are written once and read many times, each by its number: in memory while the budget has
+// room, on disk from the first to the last of those that were there when it had none.
+//
+// One goroutine fills it; once it is sealed, many may read. It may be closed at any time.
+type blockList struct {
+	store   *Store
+	account account
+	size    int // of a block
+	file    *spillFile
+
+	cur     []byte // the block that is being filled, made with newBlock
+	charged int64  // for cur
+
+	mu     sync.Mutex
+	onDisk []int64  // where the first blocks are
+	inMem  [][]byte // the others
+	closed bool
+}
+
+// blockCost is what a block takes in memory besides its bytes, with what the slices may have in reserve.
+const blockCost = 64
+
+func (s *Store) newBlockList(size int) *blockList {
+	return &blockList{store: s, account: s.account(), size: size, file: &spillFile{store: s}}
+}
+
+// grow makes room for n bytes in the block that is being filled, which is a new one if the old one would get too large.
+// The caller then appends them to cur.
+func (l *blockList) grow(n int) error {
+	if len(l.cur) > blockHeader && len(payload(l.cur))+n > l.size {
+		if err := l.flush(); err != nil {
+			return err
+		}
+	}
+	if l.cur == nil {
+		l.cur = newBlock(0)
+	}
+	if cap(l.cur)-len(l.cur) >= n {
+		return nil
+	}
+	if n > math.MaxInt32-len(l.cur) {
+		return fmt.Errorf("keep a record of %d bytes: at most %d are supported", n, math.MaxInt32)
+	}
+	want := max(len(l.cur)+n, min(2*cap(l.cur), blockHeader+l.size))
+	if err := l.charge(int64(want) - l.charged); err != nil {
+		return err
+	}
+	l.charged = int64(want)
+	grown := make([]byte, len(l.cur), want)
+	copy(grown, l.cur)
+	l.cur = grown
+	return nil
+}
+
+// charge takes n bytes of the budget; if it has none, what is in memory goes to disk first.
+func (l *blockList) charge(n int64) error {
+	if l.account.try(n) {
+		return nil
+	}
+	if err := l.spill(); err != nil {
+		return err
+	}
+	if !l.account.try(n) {
+		l.account.force(n)
+	}
+	return nil
+}
+
+// flush ends the block that is being filled, if it has anything.
+func (l *blockList) flush() error {
+	if len(l.cur) <= blockHeader {
+		return nil
+	}
+	if err := l.charge(blockCost); err != nil {
+		return err
+	}
+	if cap(l.cur) > len(l.cur)+len(l.cur)/8 {
+		l.cur = append(make([]byte, 0, len(l.cur)), l.cur...)
+		l.account.release(l.charged - int64(len(l.cur)))
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return ErrClosed
+	}
+	l.inMem = append(l.inMem, l.cur)
+	l.cur, l.charged = nil, 0
+	return nil
+}
+
+// spill moves the blocks that are in memory to disk.
+func (l *blockList) spill() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, b := range l.inMem {
+		// The size is taken first: the slice as kept is as large as what was charged for it, or nearly.
+		off, err := l.file.append(b)
+		if err != nil {
+			return err
+		}
+		l.account.release(int64(cap(b)))
+		l.onDisk = append(l.onDisk, off)
+		l.inMem[i] = nil
+	}
+	l.inMem = l.inMem[:0]
+	return nil
+}
+
+func (l *blockList) len() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.onDisk) + len(l.inMem)
+}
+
+// read returns block i's payload, which may be kept but not changed.
+func (l *blockList) read(i int) ([]byte, error) {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return nil, ErrClosed
+	}
+	if i >= len(l.onDisk) {
+		b := l.inMem[i-len(l.onDisk)]
+		l.mu.Unlock()
+		return payload(b), nil
+	}
+	off := l.onDisk[i]
+	l.mu.Unlock()
+	var r blockReader
+	data, _, err := r.read(l.file, off)
+	return data, err
+}
+
+func (l *blockList) close() error {
+	l.mu.Lock()
+	l.closed = true
+	l.inMem = nil
+	l.mu.Unlock()
+	l.account.close()
+	return l.file.close()
+}
+
+// A page is a place in a block list: 0 is the start, any other the block's number plus one, and the offset in it.
+func pageAt(block, off int) int64 { return int64(block+1)<<32 | int64(off) }
+
+// place is the opposite of pageAt. The page comes from outside; whether the offset is one where a record starts is for
+// the caller to see.
+func (l *blockList) place(page int64) (block, off int, err error) {
+	if page == 0 {
+		return 0, 0, nil
+	}
+	block, off = int(page>>32)-1, int(page&math.MaxUint32)
+	if page < 0 || block < 0 || block >= l.len() {
+		return 0, 0, fmt.Errorf("page %d: expected one that an earlier read returned", page)
+	}
+	return block, off, nil
+}
