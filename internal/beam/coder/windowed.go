@@ -24,7 +24,7 @@ func CompileWindowed(coders map[string]*pipepb.Coder, id string) (*Windowed, err
 		return nil, err
 	}
 	if c.urn != urnWindowedValue {
-		return nil, fmt.Errorf("coder %s: records need %s, this is %s", id, urnWindowedValue, c.urn)
+		return nil, fmt.Errorf("coder %q: records need %s, this is %s", id, urnWindowedValue, c.urn)
 	}
 	w := &Windowed{coder: c, value: c.comps[0], window: c.comps[1]}
 	w.global = w.window.fixed == 0
@@ -113,6 +113,11 @@ func (w *Windowed) Record(b []byte) (hdr Header, size int, err error) {
 	if err = w.header(b, &hdr); err != nil {
 		return hdr, 0, err
 	}
+	if w.prefixes {
+		if _, size, ok := shortPrefixes(b, hdr.Size); ok {
+			return hdr, size, nil
+		}
+	}
 	size, err = w.value.walk(b, hdr.Size)
 	return hdr, size, err
 }
@@ -138,16 +143,9 @@ func (w *Windowed) CutKV(b []byte, r *KV) error {
 	}
 	o := r.Header.Size
 	if w.prefixes {
-		// Two lengths of one byte each, which is what most keys and small values have.
-		if o < len(b) && b[o] < 0x80 {
-			end := o + 1 + int(b[o])
-			if end < len(b) && b[end] < 0x80 {
-				r.KeyEnd, r.Size = end, end+1+int(b[end])
-				if r.Size > len(b) {
-					return errShort
-				}
-				return nil
-			}
+		if end, size, ok := shortPrefixes(b, o); ok {
+			r.KeyEnd, r.Size = end, size
+			return nil
 		}
 	}
 	if w.key == nil {
@@ -159,6 +157,20 @@ func (w *Windowed) CutKV(b []byte, r *KV) error {
 	}
 	r.Size, err = w.val.walk(b, r.KeyEnd)
 	return err
+}
+
+// shortPrefixes skips two runs of bytes whose lengths take one byte each, as most keys and small values have. It is
+// not ok when a length is longer or when b ends: the general way finds out which.
+func shortPrefixes(b []byte, o int) (mid, end int, ok bool) {
+	if o >= len(b) || b[o] >= 0x80 {
+		return 0, 0, false
+	}
+	mid = o + 1 + int(b[o])
+	if mid >= len(b) || b[mid] >= 0x80 {
+		return 0, 0, false
+	}
+	end = mid + 1 + int(b[mid])
+	return mid, end, end <= len(b)
 }
 
 // AppendHeader appends the header of a record that is in one window, whose encoding is given (nothing for the global
