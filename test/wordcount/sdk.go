@@ -1,0 +1,213 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// The environments in which a pipeline's code can run, and ways to hand the pipeline over.
+const (
+	loopback = "loopback" // the worker is the submitting process; the server is ours
+	process  = "process"  // the server starts the worker with `trestle boot`
+	run      = "run"      // `trestle run` starts the server and adds the options
+)
+
+// pipeline is one run of one language's WordCount.
+type pipeline struct {
+	sdk, environment string
+	// what tells runs of one SDK apart when the environment does not.
+	what string
+	// argv and env are how it is started; env adds to ours.
+	argv, env []string
+	// want is the count made without Beam, by the same definition of a word.
+	want Counts
+	// wholeText is set when the pipeline counts the text that all share.
+	wholeText bool
+	// read finds the counts that the pipeline made, given what it printed.
+	read func(stdout string) (Counts, error)
+}
+
+// name is fit for a file.
+func (p pipeline) name() string {
+	name := p.sdk + "-" + p.environment
+	if p.what != "" {
+		name += "-" + p.what
+	}
+	return name
+}
+
+// place is where things are. All paths are absolute: workers have working directories of their own.
+type place struct {
+	trestle, text, dir string
+	// the SDKs: a virtual environment, a binary, a folder of jars, a folder with node_modules.
+	python, golang, java, typescript string
+}
+
+// pipelines are the runs of an SDK in an environment, on the server at endpoint; none when the SDK has no such
+// environment. For run there is no endpoint.
+func (at place) pipelines(sdk, environment, endpoint string) ([]pipeline, error) {
+	p := pipeline{sdk: sdk, environment: environment, wholeText: true}
+	output := filepath.Join(at.dir, "out", p.name())
+	p.read = func(string) (Counts, error) { return readOutput(output) }
+	var words *regexp.Regexp
+	switch sdk {
+	case "python":
+		words = pythonWord
+		python := filepath.Join(at.python, "bin", "python")
+		p.argv = []string{python, "-m", "apache_beam.examples.wordcount", "--input", at.text, "--output", output}
+		switch environment {
+		case loopback:
+			p.argv = append(p.argv, "--runner=PortableRunner", "--job_endpoint="+endpoint, "--environment_type=LOOPBACK")
+		case process:
+			// The interpreter that has the SDK is found by the PATH, as in an activated virtual environment.
+			path := filepath.Dir(python) + string(filepath.ListSeparator) + os.Getenv("PATH")
+			p.argv = append(p.argv, "--runner=PortableRunner", "--job_endpoint="+endpoint, "--environment_type=PROCESS",
+				"--environment_config="+config("python", map[string]string{"PATH": path}))
+		}
+	case "go":
+		words = goWord
+		p.argv = []string{at.golang, "--input=" + at.text, "--output=" + output}
+		switch environment {
+		case loopback:
+			p.argv = append(p.argv, "--runner=universal", "--endpoint="+endpoint, "--environment_type=LOOPBACK")
+		case process:
+			p.argv = append(p.argv, "--runner=universal", "--endpoint="+endpoint, "--environment_type=PROCESS",
+				"--environment_config="+config("go", nil))
+		}
+	case "java":
+		words = letters
+		p.argv = []string{"java", "-cp", filepath.Join(at.java, "*"), "org.apache.beam.examples.WordCount",
+			"--inputFile=" + at.text, "--output=" + output}
+		switch environment {
+		case loopback:
+			// The client stages its class path, 60 MB, unless told what to stage; a loopback worker has it already.
+			none := filepath.Join(at.dir, "nothing-to-stage")
+			if err := os.WriteFile(none, nil, 0o600); err != nil {
+				return nil, err
+			}
+			p.argv = append(p.argv, "--runner=PortableRunner", "--jobEndpoint="+endpoint,
+				"--defaultEnvironmentType=LOOPBACK", "--filesToStage="+none)
+		case process:
+			p.argv = append(p.argv, "--runner=PortableRunner", "--jobEndpoint="+endpoint,
+				"--defaultEnvironmentType=PROCESS", "--defaultEnvironmentConfig="+config("java", nil))
+		}
+	case "typescript":
+		if environment != loopback {
+			return nil, nil // its client offers docker and loopback only
+		}
+		return at.typescriptPipelines(endpoint)
+	default:
+		return nil, fmt.Errorf("no SDK is called %q: there are python, go, java and typescript", sdk)
+	}
+	if environment == run {
+		p.argv = append([]string{at.trestle, "run", "--data", filepath.Join(at.dir, "data-run"), "--"}, p.argv...)
+	}
+	var err error
+	if p.want, err = countFile(at.text, matching(words)); err != nil {
+		return nil, err
+	}
+	return []pipeline{p}, nil
+}
+
+// typescriptPipelines are Beam's own example, which counts four lines that it holds itself and prints the counts, and
+// one over the whole text with the same transforms.
+func (at place) typescriptPipelines(endpoint string) ([]pipeline, error) {
+	script := filepath.Join(at.typescript, "node_modules", "apache-beam", "dist", "src", "apache_beam", "examples", "wordcount.js")
+	own, err := exampleLines(script)
+	if err != nil {
+		return nil, err
+	}
+	example := pipeline{sdk: "typescript", environment: loopback, what: "example", read: readPrinted}
+	example.argv = []string{"node", script, "--runner=universal", "--environmentType=LOOPBACK"}
+	// Its universal runner starts a server of its own, in Python, unless told where one is (apache_beam/utils/service).
+	override, err := json.Marshal(map[string]string{"python:apache_beam.runners.portability.local_job_service_main": endpoint})
+	if err != nil {
+		return nil, err
+	}
+	example.env = []string{"BEAM_SERVICE_OVERRIDES=" + string(override)}
+	example.want, err = count(strings.NewReader(own), func(line string) []string {
+		return notLowerCase.Split(strings.ToLower(line), -1)
+	})
+	if err != nil {
+		return nil, err
+	}
+
+	text := pipeline{sdk: "typescript", environment: loopback, what: "text", wholeText: true}
+	output := filepath.Join(at.dir, "out", text.name())
+	text.argv = []string{"node", filepath.Join(at.typescript, "wordcount.js"), endpoint, at.text, output}
+	text.read = func(string) (Counts, error) { return readOutput(output) }
+	if text.want, err = countFile(at.text, matching(letters)); err != nil {
+		return nil, err
+	}
+	return []pipeline{example, text}, nil
+}
+
+var (
+	createRE  = regexp.MustCompile(`(?s)beam\.create\(\[(.*?)\]\)`)
+	literalRE = regexp.MustCompile(`"(?:[^"\\]|\\.)*"`)
+	printedRE = regexp.MustCompile(`(?m)^\{ element: '(.*)', count: (\d+) \}$`)
+)
+
+// exampleLines takes the lines that the example counts out of its source.
+func exampleLines(script string) (string, error) {
+	source, err := os.ReadFile(script)
+	if err != nil {
+		return "", err
+	}
+	list := createRE.FindSubmatch(source)
+	if list == nil {
+		return "", fmt.Errorf("%s creates no collection of lines: is it another version?", script)
+	}
+	var lines strings.Builder
+	for _, literal := range literalRE.FindAllString(string(list[1]), -1) {
+		line, err := strconv.Unquote(literal)
+		if err != nil {
+			return "", fmt.Errorf("%s: line %s: %w", script, literal, err)
+		}
+		fmt.Fprintln(&lines, line)
+	}
+	return lines.String(), nil
+}
+
+// readPrinted reads the counts that the TypeScript example prints among other things.
+func readPrinted(stdout string) (Counts, error) {
+	counts := Counts{}
+	for _, match := range printedRE.FindAllStringSubmatch(stdout, -1) {
+		n, err := strconv.Atoi(match[2])
+		if err != nil {
+			return nil, err
+		}
+		if _, again := counts[match[1]]; again {
+			return nil, fmt.Errorf("%q is counted a second time", match[1])
+		}
+		counts[match[1]] = n
+	}
+	return counts, nil
+}
+
+// config is the configuration of a process environment, as all SDKs take it.
+func config(sdk string, env map[string]string) string {
+	type payload struct {
+		Command string            `json:"command"`
+		Env     map[string]string `json:"env,omitempty"`
+	}
+	text, err := json.Marshal(payload{Command: "trestle boot " + sdk, Env: env})
+	if err != nil {
+		panic(err) // strings always marshal
+	}
+	return string(text)
+}
+
+func countFile(path string, words func(string) []string) (Counts, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	return count(file, words)
+}
