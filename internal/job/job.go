@@ -30,7 +30,6 @@ const (
 	Done
 	Failed
 	Cancelled
-	events int = iota
 )
 
 func (e Event) String() string {

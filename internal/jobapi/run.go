@@ -261,7 +261,11 @@ func resolve(p *pipepb.Pipeline, byEnvironment map[string][]*pipepb.ArtifactInfo
 		if !ok {
 			return fmt.Errorf("artifacts were staged for an environment %q, which the pipeline has not", id)
 		}
-		env.Dependencies = dependencies
+		// The staging service's are not ours to change, and the pipeline is the runner's.
+		env.Dependencies = make([]*pipepb.ArtifactInformation, len(dependencies))
+		for i, d := range dependencies {
+			env.Dependencies[i] = proto.CloneOf(d)
+		}
 	}
 	return nil
 }

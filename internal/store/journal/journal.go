@@ -6,6 +6,7 @@
 package journal
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -122,9 +123,10 @@ func newJournal(path string, f *os.File, o Options) *Journal {
 	return j
 }
 
+func header() []byte { return binary.LittleEndian.AppendUint32([]byte(magic), Version) }
+
 func (j *Journal) writeHeader() error {
-	h := binary.LittleEndian.AppendUint32([]byte(magic), Version)
-	if _, err := j.file.WriteAt(h, 0); err != nil {
+	if _, err := j.file.WriteAt(header(), 0); err != nil {
 		return err
 	}
 	return j.file.Sync()
@@ -138,6 +140,13 @@ func (j *Journal) recover(f *os.File, log *slog.Logger, visit func([]byte) error
 	size := info.Size()
 	if size < int64(headerSize) {
 		// Killed between the file's creation and its header: no record can have been written.
+		start := make([]byte, size)
+		if _, err := j.file.ReadAt(start, 0); err != nil {
+			return err
+		}
+		if !bytes.HasPrefix(header(), start) {
+			return fmt.Errorf("%w: %s at offset 0: the file is no journal", ErrCorrupt, j.path)
+		}
 		if err := j.cut(log, size, 0); err != nil {
 			return err
 		}
@@ -211,7 +220,7 @@ func (j *Journal) Append(record []byte, d Durability) error {
 	if d == Synced {
 		// After a failed sync the kernel may drop what it could not write: nothing later can be trusted.
 		if err := j.file.Sync(); err != nil {
-			j.fatal = fmt.Errorf("append to %s: %w", j.path, err)
+			j.fatal = errors.Join(fmt.Errorf("append to %s: %w", j.path, err), j.file.Truncate(end))
 			return j.fatal
 		}
 	}
