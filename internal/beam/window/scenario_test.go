@@ -43,7 +43,7 @@ func strategy(t *testing.T, d *datadriven.TestData) (*Strategy, error) {
 //	output    the same, and lines of: window in hexadecimal (- for none), earliest and latest timestamp
 //	merge     lines of: start end; where each went, and what the windows are then
 func TestScenarios(t *testing.T) {
-	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+	datadriven.Walk(t, "testdata/scenarios", func(t *testing.T, path string) {
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
 			var out strings.Builder
 			switch d.Cmd {
