@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
 )
@@ -72,7 +73,7 @@ func executable(name string) (string, error) {
 	switch {
 	case err == nil:
 		return path, nil
-	case errors.Is(err, os.ErrPermission):
+	case errors.Is(err, os.ErrPermission), errors.Is(err, syscall.EISDIR):
 		return "", fmt.Errorf("command %q of the process environment is not an executable file on this host: %w", name, err)
 	default:
 		return "", fmt.Errorf("command %q of the process environment is not on this host: %w", name, err)
