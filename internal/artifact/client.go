@@ -57,14 +57,10 @@ func (c *client) receive() (*jobpb.ArtifactResponseWrapper, error) {
 		case errors.Is(r.err, io.EOF):
 			return nil, errors.New("the client closed the stream")
 		default:
-			return nil, fmt.Errorf("the client went away: %s", status.Convert(r.err).Message())
+			return nil, errors.New(status.Convert(r.err).Message())
 		}
 	case <-c.attempt.ctx.Done():
-		err := context.Cause(c.attempt.ctx)
-		if errors.Is(err, context.Canceled) {
-			return nil, fmt.Errorf("the client went away: %w", err)
-		}
-		return nil, err
+		return nil, context.Cause(c.attempt.ctx)
 	}
 }
 

@@ -139,6 +139,9 @@ func (s *Staging) ReverseArtifactRetrievalService(stream jobpb.ArtifactStagingSe
 	}
 	c := collector{store: s.store, log: log, client: newClient(attempt, stream)}
 	result, err := c.collect(attempt.ctx, session.wanted)
+	if err != nil && stream.Context().Err() != nil {
+		err = fmt.Errorf("the client went away: %w", err)
+	}
 	s.end(session, attempt, result, err)
 	if err != nil {
 		log.Warn("staging failed", "error", err)
