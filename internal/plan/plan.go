@@ -28,7 +28,7 @@ type Stage struct {
 	// Name is what a person recognises: the fused transforms' unique names, with their common prefixes folded.
 	Name string
 	// Environment is the id of the environment that runs the stage; "" when the runner alone does (a GroupByKey
-	// whose result is a side input, say): then the input's records go to the outputs as they are.
+	// whose result is a side input, say): then the input's elements go to the outputs as they are, in the input's coder.
 	Environment string
 	// Transforms are the ids of the fused transforms, in topological order.
 	Transforms []string
@@ -60,13 +60,14 @@ type Input struct {
 	Kind InputKind
 	// PCollection is the collection whose elements the stage's source hands to the harness.
 	PCollection string
-	// Source is the id of the beam:runner:source:v1 transform in the stage's descriptor.
+	// Source is the id of the beam:runner:source:v1 transform in the stage's descriptor; "" when there is none.
 	Source string
 	// Coder is the id, in Coders, of the windowed-value coder in which elements reach the harness.
 	Coder string
 	// Group is set for Groups only.
 	Group *Grouping
-	// Exchanges are the ids of the exchanges that bring the records: several when a Flatten was sunk into the input.
+	// Exchanges are the ids of the exchanges that bring the records: several when a Flatten was sunk into the input, the
+	// same sender twice where it took one PCollection twice, none for an Impulse or for a Flatten of nothing.
 	Exchanges []int
 	// Splittable is set when the input's consumer is a splittable DoFn's process step: elements may be split
 	// while they run and come back as residuals.
@@ -77,6 +78,9 @@ type Input struct {
 type Grouping struct {
 	// Transform is the id of the GroupByKey.
 	Transform string
+	// StateBacked tells that Input.Coder has the values in a beam:coder:state_backed_iterable:v1: a long group may end
+	// in a token for which the harness reads the rest over the state API. Otherwise the whole group is in the element.
+	StateBacked bool
 	// Coder is the id, in Coders, of the windowed-value coder of the records that arrive: a windowed KV<K, V>.
 	Coder string
 	// Windowing is the strategy of the collection that is grouped.
@@ -104,7 +108,8 @@ type Output struct {
 	PCollection string
 	// Sink is the id of the beam:runner:sink:v1 transform in the descriptor; "" when the stage has no environment.
 	Sink string
-	// Coder is the id, in Coders, of the windowed-value coder in which the harness writes the elements.
+	// Coder is the id, in Coders, of the windowed-value coder in which the harness writes the elements. A PCollection
+	// that goes to readers in several coders has an Output for each.
 	Coder string
 	// Exchanges are the ids of the exchanges that carry the elements on.
 	Exchanges []int

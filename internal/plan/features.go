@@ -1,0 +1,171 @@
+package plan
+
+import (
+	"fmt"
+
+	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
+
+	"trestle/internal/beam/urn"
+	"trestle/internal/plan/graph"
+)
+
+// parDo reports what a DoFn asks for and cannot have.
+//
+// Stable input is had by a cut before the transform: what has crossed into a stage of a bounded pipeline does not change.
+// Bundle finalization is had as it is: a bundle is finalized when its output is committed.
+func (v *validator) parDo(n *graph.Node) {
+	if n.ParDo == nil {
+		return
+	}
+	for _, tag := range sortedKeys(n.ParDo.GetSideInputs()) {
+		v.sideInput(n, tag)
+	}
+	if r := n.ParDo.GetRestrictionCoderId(); r != "" {
+		v.coder(n.Name(), r)
+		v.bounded(n)
+	} else if n.URN() != urn.TransformParDo {
+		v.report(n.Name(), fmt.Sprintf("it is a step of a splittable DoFn (%s) without a restriction coder", n.URN()), "")
+	}
+	if len(n.ParDo.GetStateSpecs()) > 0 {
+		v.cannot(n, "keeps state", urn.RequirementStateful)
+	}
+	if len(n.ParDo.GetTimerFamilySpecs()) > 0 {
+		v.cannot(n, "sets timers", urn.RequirementStateful)
+	}
+	if n.ParDo.GetOnWindowExpirationTimerFamilySpec() != "" {
+		v.cannot(n, "is called when a window expires", urn.RequirementOnWindowExpiration)
+	}
+	if n.ParDo.GetRequiresTimeSortedInput() {
+		v.cannot(n, "requires input sorted by time", urn.RequirementTimeSortedInput)
+	}
+}
+
+// cannot reports a feature that a requirement stands for.
+func (v *validator) cannot(n *graph.Node, what, requirement string) {
+	v.report(n.Name(), "its DoFn "+what+", which this version of Trestle cannot run", "")
+	v.refused[requirement] = true
+}
+
+func (v *validator) sideInput(n *graph.Node, tag string) {
+	pc, ok := n.Proto.GetInputs()[tag]
+	if !ok {
+		v.report(n.Name(), fmt.Sprintf("its side input %q is not among its inputs", tag), "")
+		return
+	}
+	if v.c.GetPcollections()[pc].GetIsBounded() == pipepb.IsBounded_UNBOUNDED {
+		v.report(n.Name(), fmt.Sprintf("its side input %q is unbounded, which this version of Trestle cannot run", tag), "")
+	}
+	switch access := n.ParDo.GetSideInputs()[tag].GetAccessPattern().GetUrn(); access {
+	case urn.SideInputIterable:
+	case urn.SideInputMultimap:
+		if c := v.coderOf(pc); c != nil && c.GetSpec().GetUrn() != urn.CoderKV {
+			v.report(n.Name(), fmt.Sprintf("its side input %q is read by key, and is no collection of key-value pairs", tag), "")
+		}
+	default:
+		v.report(n.Name(), fmt.Sprintf("its side input %q is read as %q, which this version of Trestle does not know", tag, access), "")
+	}
+}
+
+// bounded reports an unbounded splittable DoFn.
+func (v *validator) bounded(n *graph.Node) {
+	if n.URN() != urn.TransformParDo && n.URN() != urn.SDFProcessSizedElements {
+		return
+	}
+	for _, pc := range n.Outputs {
+		if v.c.GetPcollections()[pc].GetIsBounded() == pipepb.IsBounded_UNBOUNDED {
+			v.report(n.Name(), "it is an unbounded source, which this version of Trestle cannot run",
+				"limit what it reads, by a number of records or a time")
+			return
+		}
+	}
+}
+
+// keyed reports a grouping of what are no key-value pairs.
+func (v *validator) keyed(n *graph.Node) {
+	for _, pc := range n.Mains {
+		if c := v.coderOf(pc); c != nil && c.GetSpec().GetUrn() != urn.CoderKV {
+			v.report(n.Name(), fmt.Sprintf("it groups a collection of coder %q, where it needs %q", c.GetSpec().GetUrn(), urn.CoderKV), "")
+		}
+	}
+}
+
+// grouping reports what a GroupByKey (or a combine) cannot do with its input's windows and triggers.
+func (v *validator) grouping(n *graph.Node) {
+	for _, id := range n.Mains {
+		pc := v.c.GetPcollections()[id]
+		ws := v.c.GetWindowingStrategies()[pc.GetWindowingStrategyId()]
+		if ws == nil {
+			continue // reported with the PCollection
+		}
+		if pc.GetIsBounded() == pipepb.IsBounded_UNBOUNDED {
+			v.report(n.Name(), "it groups an unbounded collection, which this version of Trestle cannot run", "")
+		}
+		if merges(ws) {
+			v.report(n.Name(), fmt.Sprintf("it groups merging windows (%s), which this version of Trestle cannot run",
+				ws.GetWindowFn().GetUrn()), "")
+		}
+		if !onePane(ws.GetTrigger()) {
+			v.report(n.Name(), fmt.Sprintf("its trigger (%s) is one that this version of Trestle cannot run", triggerName(ws.GetTrigger())),
+				"use the default trigger")
+		} else if ws.GetClosingBehavior() == pipepb.ClosingBehavior_EMIT_ALWAYS && ws.GetAllowedLateness() > 0 && ws.GetTrigger().GetNever() == nil {
+			v.report(n.Name(), "it wants a pane when a window closes even if nothing came late, which this version of Trestle cannot run",
+				"let closing windows emit only when there is data")
+		}
+		v.windowEnd(n, ws)
+	}
+}
+
+// merges tells whether a grouping has to merge windows. Windows that an earlier grouping merged are grouped as they are.
+func merges(ws *pipepb.WindowingStrategy) bool {
+	switch ws.GetMergeStatus() {
+	case pipepb.MergeStatus_NON_MERGING, pipepb.MergeStatus_ALREADY_MERGED:
+		return false
+	case pipepb.MergeStatus_NEEDS_MERGE:
+		return true
+	}
+	switch ws.GetWindowFn().GetUrn() {
+	case urn.WindowFnGlobal, urn.WindowFnFixed, urn.WindowFnSliding:
+		return false
+	}
+	return true
+}
+
+// onePane tells whether a trigger fires exactly once for each key and window of a bounded collection: when a grouping has
+// all data before any window ends, nothing is early and nothing late. Then Default, AfterEndOfWindow without early firings
+// (its late ones have nothing to fire for) and Never (the window's expiry emits what there is, see Trigger.Never in
+// beam_runner_api.proto) all give one pane, and repeating them gives no other.
+func onePane(t *pipepb.Trigger) bool {
+	switch t := t.GetTrigger().(type) {
+	case nil, *pipepb.Trigger_Default_, *pipepb.Trigger_Never_:
+		return true
+	case *pipepb.Trigger_AfterEndOfWindow_:
+		return t.AfterEndOfWindow.GetEarlyFirings() == nil
+	case *pipepb.Trigger_Repeat_:
+		return t.Repeat.GetSubtrigger() != nil && onePane(t.Repeat.GetSubtrigger())
+	}
+	return false
+}
+
+// triggerName is the trigger's name in Trigger in beam_runner_api.proto.
+func triggerName(t *pipepb.Trigger) string {
+	m := t.ProtoReflect()
+	if f := m.WhichOneof(m.Descriptor().Oneofs().ByName("trigger")); f != nil {
+		return string(f.Name())
+	}
+	return "none"
+}
+
+// windowEnd reports windows whose end the runner cannot read, where results get it as their timestamp.
+func (v *validator) windowEnd(n *graph.Node, ws *pipepb.WindowingStrategy) {
+	if ws.GetOutputTime() != pipepb.OutputTime_END_OF_WINDOW && ws.GetOutputTime() != pipepb.OutputTime_UNSPECIFIED {
+		return
+	}
+	c := v.c.GetCoders()[ws.GetWindowCoderId()]
+	switch name := c.GetSpec().GetUrn(); name {
+	case urn.CoderGlobalWindow, urn.CoderIntervalWindow, urn.CoderCustomWindow:
+	default:
+		if c != nil {
+			v.report(n.Name(), fmt.Sprintf("it groups windows of coder %q, whose end this version of Trestle cannot read", name), "")
+		}
+	}
+}

@@ -1,0 +1,301 @@
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
+
+	"trestle/internal/beam/urn"
+	"trestle/internal/plan/graph"
+	"trestle/internal/plan/rewrite"
+)
+
+// validator finds everything that keeps a pipeline from running. It reads what SDKs sent: any id may be dangling, any
+// message missing.
+type validator struct {
+	p        *pipepb.Pipeline
+	c        *pipepb.Components
+	o        Options
+	problems []Problem
+	// coders has the ids that were looked at already.
+	coders map[string]bool
+	// refused has the requirements that a problem with a transform accounts for.
+	refused map[string]bool
+}
+
+// validate is everything that is wrong with the pipeline, in the order of its transforms.
+func validate(p *pipepb.Pipeline, o Options) []Problem {
+	v := &validator{p: p, c: p.GetComponents(), o: o, coders: map[string]bool{}, refused: map[string]bool{}}
+	if len(p.GetRootTransformIds()) == 0 {
+		v.report("", "it has no root transforms", "a pipeline needs at least one transform that is applied to its root")
+		return v.problems
+	}
+	v.composites()
+	var nodes []*graph.Node
+	for _, id := range v.primitives() {
+		t := v.c.GetTransforms()[id]
+		n, err := graph.NewNode(id, t)
+		if err != nil {
+			v.report(v.name(id), err.Error(), "")
+			continue
+		}
+		v.transform(n)
+		nodes = append(nodes, n)
+	}
+	v.edges(nodes)
+	v.requirements()
+	return v.problems
+}
+
+func (v *validator) report(transform, reason, hint string) {
+	p := Problem{Transform: transform, Reason: reason, Hint: hint}
+	if !slices.Contains(v.problems, p) {
+		v.problems = append(v.problems, p)
+	}
+}
+
+// name is what a person calls the transform.
+func (v *validator) name(id string) string {
+	return cmp.Or(v.c.GetTransforms()[id].GetUniqueName(), id)
+}
+
+// composites checks the tree of transforms: that each is there, and in one place.
+func (v *validator) composites() {
+	parent := map[string]string{}
+	var walk func(id, in string)
+	walk = func(id, in string) {
+		t := v.c.GetTransforms()[id]
+		if t == nil {
+			v.report(v.name(in), fmt.Sprintf("it refers to a transform %q that the pipeline does not have", id), "")
+			return
+		}
+		if other, seen := parent[id]; seen {
+			v.report(v.name(id), fmt.Sprintf("it is contained in itself or in two transforms, %q and %q", other, in), "")
+			return
+		}
+		parent[id] = in
+		for _, sub := range t.GetSubtransforms() {
+			walk(sub, id)
+		}
+		for _, pcs := range []map[string]string{t.GetInputs(), t.GetOutputs()} {
+			for _, tag := range sortedKeys(pcs) {
+				if v.c.GetPcollections()[pcs[tag]] == nil {
+					v.report(v.name(id), fmt.Sprintf("it refers to a PCollection %q that the pipeline does not have", pcs[tag]), "")
+				}
+			}
+		}
+	}
+	for _, id := range v.p.GetRootTransformIds() {
+		walk(id, "")
+	}
+}
+
+// primitives are the transforms that will do the work, a combine that is going to be lifted in place of its inside.
+func (v *validator) primitives() []string {
+	var ids []string
+	seen := map[string]bool{}
+	var walk func(id string)
+	walk = func(id string) {
+		t := v.c.GetTransforms()[id]
+		if t == nil || seen[id] {
+			return
+		}
+		seen[id] = true
+		if _, ok := rewrite.Liftable(v.p, id); ok && !v.o.DisableLifting {
+			ids = append(ids, id)
+			return
+		}
+		if kind, known := graph.KindOf(t.GetSpec().GetUrn()); len(t.GetSubtransforms()) > 0 && !(known && kind == graph.Reshuffle) {
+			for _, sub := range t.GetSubtransforms() {
+				walk(sub)
+			}
+		} else if !rewrite.Identity(t) {
+			ids = append(ids, id)
+		}
+	}
+	for _, id := range v.p.GetRootTransformIds() {
+		walk(id)
+	}
+	return ids
+}
+
+// transform checks one primitive by itself.
+func (v *validator) transform(n *graph.Node) {
+	for _, pcs := range []map[string]string{n.Proto.GetInputs(), n.Proto.GetOutputs()} {
+		for _, tag := range sortedKeys(pcs) {
+			v.pcollection(n, pcs[tag])
+		}
+	}
+	kind, known := graph.KindOf(n.URN())
+	if n.URN() == urn.TransformCombinePerKey {
+		if _, ok := rewrite.Liftable(v.p, n.ID); ok {
+			v.coder(n.Name(), combinePayload(n.Proto).GetAccumulatorCoderId())
+			v.grouping(n)
+			return
+		}
+	}
+	if !known {
+		v.unknown(n)
+		return
+	}
+	v.shape(n, kind)
+	switch kind {
+	case graph.SDK:
+		v.inEnvironment(n)
+	case graph.Group:
+		v.keyed(n)
+		v.grouping(n)
+	}
+	v.parDo(n)
+	if payload := combinePayload(n.Proto); payload != nil && payload.GetAccumulatorCoderId() != "" {
+		v.coder(n.Name(), payload.GetAccumulatorCoderId())
+	}
+}
+
+// unknown reports a transform that nobody is known to carry out.
+func (v *validator) unknown(n *graph.Node) {
+	hint := "only the transforms of Beam's model can be primitive; the SDK should have expanded this one"
+	switch n.URN() {
+	case "":
+		v.report(n.Name(), "it has neither a URN nor sub-transforms, and its outputs are not its inputs", "")
+		return
+	case urn.TransformTestStream:
+		v.report(n.Name(), "it is a TestStream, which this version of Trestle cannot run", "")
+		return
+	case urn.TransformRead:
+		hint = "use a source that is a splittable DoFn; in Java, --experiments=use_sdf_read turns sources into that"
+	case urn.TransformCombinePerKey:
+		hint = "it has no sub-transforms, and it cannot be lifted either: it needs a KV input, an accumulator coder, an " +
+			"environment, and a trigger that does not count elements"
+	}
+	v.report(n.Name(), fmt.Sprintf("its URN %q is not known to this version of Trestle", n.URN()), hint)
+}
+
+// shape checks how many main inputs and outputs a primitive has.
+func (v *validator) shape(n *graph.Node, kind graph.Kind) {
+	wantIn, wantOut := 1, -1 // -1: any number
+	switch kind {
+	case graph.Impulse:
+		wantIn, wantOut = 0, 1
+	case graph.Group, graph.Reshuffle:
+		wantOut = 1
+	case graph.Flatten:
+		wantIn, wantOut = -1, 1
+	}
+	if wantIn >= 0 && len(n.Mains) != wantIn {
+		v.report(n.Name(), fmt.Sprintf("it has %d main inputs, where %s has %d", len(n.Mains), n.URN(), wantIn), "")
+	}
+	if wantOut >= 0 && len(n.Outputs) != wantOut {
+		v.report(n.Name(), fmt.Sprintf("it has %d outputs, where %s has %d", len(n.Outputs), n.URN(), wantOut), "")
+	}
+	if kind == graph.Impulse && len(n.Outputs) == 1 {
+		if coder := v.coderOf(n.Outputs[0]); coder != nil && coder.GetSpec().GetUrn() != urn.CoderBytes {
+			v.report(n.Name(), fmt.Sprintf("its output's coder is %q: an impulse is bytes", coder.GetSpec().GetUrn()), "")
+		}
+	}
+}
+
+func (v *validator) inEnvironment(n *graph.Node) {
+	switch env := n.Proto.GetEnvironmentId(); {
+	case env == "":
+		v.report(n.Name(), "it names no environment to run in", "")
+	case v.c.GetEnvironments()[env] == nil:
+		v.report(n.Name(), fmt.Sprintf("its environment %q is not in the pipeline", env), "")
+	}
+}
+
+// pcollection checks what a PCollection refers to.
+func (v *validator) pcollection(n *graph.Node, id string) {
+	pc := v.c.GetPcollections()[id]
+	if pc == nil {
+		v.report(n.Name(), fmt.Sprintf("it refers to a PCollection %q that the pipeline does not have", id), "")
+		return
+	}
+	v.coder(n.Name(), pc.GetCoderId())
+	ws := v.c.GetWindowingStrategies()[pc.GetWindowingStrategyId()]
+	if ws == nil {
+		v.report(n.Name(), fmt.Sprintf("PCollection %q has a windowing strategy %q that the pipeline does not have",
+			id, pc.GetWindowingStrategyId()), "")
+		return
+	}
+	v.coder(n.Name(), ws.GetWindowCoderId())
+}
+
+// coderOf is a PCollection's coder; nil if it has none.
+func (v *validator) coderOf(pcollection string) *pipepb.Coder {
+	return v.c.GetCoders()[v.c.GetPcollections()[pcollection].GetCoderId()]
+}
+
+// coder checks a coder and its components; name is a transform that uses it.
+func (v *validator) coder(name, id string) {
+	v.coderIn(name, id, map[string]bool{})
+}
+
+// coderIn checks a coder inside others, the path of which is given.
+func (v *validator) coderIn(name, id string, path map[string]bool) {
+	if path[id] {
+		v.report(name, fmt.Sprintf("coder %q contains itself", id), "")
+		return
+	}
+	if v.coders[id] {
+		return
+	}
+	v.coders[id] = true
+	c := v.c.GetCoders()[id]
+	if c == nil {
+		v.report(name, fmt.Sprintf("it needs a coder %q that the pipeline does not have", id), "")
+		return
+	}
+	if want, known := urn.CoderArity(c.GetSpec().GetUrn()); known && len(c.GetComponentCoderIds()) != want {
+		v.report(name, fmt.Sprintf("coder %q (%s) has %d component coders, where there should be %d",
+			id, c.GetSpec().GetUrn(), len(c.GetComponentCoderIds()), want), "")
+	}
+	path[id] = true
+	for _, comp := range c.GetComponentCoderIds() {
+		v.coderIn(name, comp, path)
+	}
+	delete(path, id)
+}
+
+// edges checks how the primitives are joined.
+func (v *validator) edges(nodes []*graph.Node) {
+	from := map[string]*graph.Node{}
+	for _, n := range nodes {
+		for _, pc := range n.Outputs {
+			if other := from[pc]; other != nil && other != n {
+				v.report(n.Name(), fmt.Sprintf("its output %q is also made by %s", pc, other.Name()), "")
+			} else if other == n {
+				v.report(n.Name(), fmt.Sprintf("it has %q as an output twice", pc), "")
+			}
+			from[pc] = n
+		}
+	}
+	for _, n := range nodes {
+		for _, tag := range sortedKeys(n.Proto.GetInputs()) {
+			if pc := n.Proto.GetInputs()[tag]; from[pc] == nil && v.c.GetPcollections()[pc] != nil {
+				v.report(n.Name(), fmt.Sprintf("no transform makes its input %q", pc), "")
+			}
+		}
+	}
+	if _, rest := graph.Sort(nodes); len(rest) > 0 {
+		v.report(rest[0].Name(), "it depends on its own output, or on a transform that does", "")
+	}
+}
+
+// requirements checks what the pipeline says it needs (Pipeline.requirements in beam_runner_api.proto: a runner should
+// reject what it does not know).
+func (v *validator) requirements() {
+	for _, r := range v.p.GetRequirements() {
+		switch r {
+		case urn.RequirementSplittableDoFn, urn.RequirementFinalization, urn.RequirementStableInput:
+		case urn.RequirementStateful, urn.RequirementTimeSortedInput, urn.RequirementOnWindowExpiration:
+			if !v.refused[r] {
+				v.report("", fmt.Sprintf("it requires %q, which this version of Trestle cannot provide", r), "")
+			}
+		default:
+			v.report("", fmt.Sprintf("it requires %q, which Trestle does not know", r), "")
+		}
+	}
+}
