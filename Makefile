@@ -46,7 +46,7 @@ help:
 	@echo 'make vet, lint, unit, race, fuzz: parts of make test; make setup: all that they need; make clean: start afresh'
 
 build:
-	CGO_ENABLED=0 go build -ldflags '-s -w -X main.version=$(VERSION)' -o bin/trestle ./cmd/trestle
+	CGO_ENABLED=0 go build -ldflags '-s -w -X trestle/internal/cli.Version=$(VERSION)' -o bin/trestle ./cmd/trestle
 
 wordcount: build $(text) $(foreach s,$(sdks),$($(s)))
 	@go build -o build/wordcount/driver ./test/wordcount

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -67,7 +68,7 @@ func (at place) pipelines(sdk, environment, endpoint string) ([]pipeline, error)
 			// The interpreter that has the SDK is found by the PATH, as in an activated virtual environment.
 			path := filepath.Dir(python) + string(filepath.ListSeparator) + os.Getenv("PATH")
 			p.argv = append(p.argv, "--runner=PortableRunner", "--job_endpoint="+endpoint, "--environment_type=PROCESS",
-				"--environment_config="+config("python", map[string]string{"PATH": path}))
+				"--environment_config="+mustConfig("python", map[string]string{"PATH": path}))
 		}
 	case "go":
 		words = goWord
@@ -77,7 +78,7 @@ func (at place) pipelines(sdk, environment, endpoint string) ([]pipeline, error)
 			p.argv = append(p.argv, "--runner=universal", "--endpoint="+endpoint, "--environment_type=LOOPBACK")
 		case process:
 			p.argv = append(p.argv, "--runner=universal", "--endpoint="+endpoint, "--environment_type=PROCESS",
-				"--environment_config="+config("go", nil))
+				"--environment_config="+mustConfig("go", nil))
 		}
 	case "java":
 		words = letters
@@ -94,7 +95,7 @@ func (at place) pipelines(sdk, environment, endpoint string) ([]pipeline, error)
 				"--defaultEnvironmentType=LOOPBACK", "--filesToStage="+none)
 		case process:
 			p.argv = append(p.argv, "--runner=PortableRunner", "--jobEndpoint="+endpoint,
-				"--defaultEnvironmentType=PROCESS", "--defaultEnvironmentConfig="+config("java", nil))
+				"--defaultEnvironmentType=PROCESS", "--defaultEnvironmentConfig="+mustConfig("java", nil))
 		}
 	case "typescript":
 		if environment != loopback {
@@ -187,11 +188,15 @@ func readPrinted(stdout string) (Counts, error) {
 		}
 		counts[match[1]] = n
 	}
+	if len(counts) == 0 {
+		// The example exits with 0 when its job failed.
+		return nil, errors.New("the example printed no count; what it printed:\n    " + strings.ReplaceAll(stdout, "\n", "\n    "))
+	}
 	return counts, nil
 }
 
-// config is the configuration of a process environment, as all SDKs take it.
-func config(sdk string, env map[string]string) string {
+// mustConfig is the configuration of a process environment, as all SDKs take it.
+func mustConfig(sdk string, env map[string]string) string {
 	type payload struct {
 		Command string            `json:"command"`
 		Env     map[string]string `json:"env,omitempty"`
