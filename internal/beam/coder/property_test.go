@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -20,7 +21,7 @@ func sample(t *rapid.T, depth int) (text string, draw func(*rapid.T) []byte) {
 	nodes := []string{"kv", "iterable", "state_backed_iterable", "timer", "custom_window", "windowed_value",
 		"param_windowed_value", "sharded_key", "nullable"}
 	if depth > 0 {
-		leaves = append(leaves, nodes...)
+		leaves = slices.Concat(leaves, nodes, nodes)
 	}
 	name := rapid.SampledFrom(leaves).Draw(t, "coder")
 	sub := func() (string, func(*rapid.T) []byte) { return sample(t, depth-1) }

@@ -65,8 +65,7 @@ func (s *Set) Add(infos []*pipepb.MonitoringInfo) error {
 	var errs []error
 	for _, info := range infos {
 		if err := s.add(info); err != nil {
-			errs = append(errs, fmt.Errorf("merge metric %s %v of type %s: %w",
-				info.GetUrn(), info.GetLabels(), info.GetType(), err))
+			errs = append(errs, fmt.Errorf("merge metric %s of type %s: %w", name(info), info.GetType(), err))
 		}
 	}
 	return errors.Join(errs...)
@@ -104,6 +103,16 @@ func identity(info *pipepb.MonitoringInfo) string {
 	for _, k := range slices.Sorted(maps.Keys(labels)) {
 		b.WriteString(strconv.Quote(k))
 		b.WriteString(strconv.Quote(labels[k]))
+	}
+	return b.String()
+}
+
+// name tells a metric to a person: its URN and its labels.
+func name(info *pipepb.MonitoringInfo) string {
+	var b strings.Builder
+	b.WriteString(info.GetUrn())
+	for _, k := range slices.Sorted(maps.Keys(info.GetLabels())) {
+		fmt.Fprintf(&b, " %s=%q", k, info.GetLabels()[k])
 	}
 	return b.String()
 }
