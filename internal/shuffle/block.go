@@ -73,8 +73,12 @@ func decodeBlock(dst, header, stored []byte) ([]byte, error) {
 	if info.codec == codecRaw {
 		return stored, nil
 	}
-	if n, err := s2.DecodedLen(stored); err != nil || n != info.length {
-		return nil, fmt.Errorf("expected a compressed block of %d bytes, got %d: %w", info.length, n, errors.Join(err, s2.ErrCorrupt))
+	n, err := s2.DecodedLen(stored)
+	if err != nil {
+		return nil, fmt.Errorf("decompress %d bytes: %w", len(stored), err)
+	}
+	if n != info.length {
+		return nil, fmt.Errorf("expected a compressed block of %d bytes, got %d", info.length, n)
 	}
 	out, err := s2.Decode(dst[:cap(dst)], stored)
 	if err != nil {

@@ -22,6 +22,7 @@ type blockList struct {
 	mu     sync.Mutex
 	onDisk []int64  // where the first blocks are
 	inMem  [][]byte // the others
+	count  int      // of all; it stays when the list is closed
 	closed bool
 }
 
@@ -92,6 +93,7 @@ func (l *blockList) flush() error {
 		return ErrClosed
 	}
 	l.inMem = append(l.inMem, l.cur)
+	l.count++
 	l.cur, l.charged = nil, 0
 	return nil
 }
@@ -101,7 +103,6 @@ func (l *blockList) spill() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i, b := range l.inMem {
-		// The size is taken first: the slice as kept is as large as what was charged for it, or nearly.
 		off, err := l.file.append(b)
 		if err != nil {
 			return err
@@ -117,7 +118,7 @@ func (l *blockList) spill() error {
 func (l *blockList) len() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.onDisk) + len(l.inMem)
+	return l.count
 }
 
 // read returns block i's payload, which may be kept but not changed.
@@ -142,7 +143,7 @@ func (l *blockList) read(i int) ([]byte, error) {
 func (l *blockList) close() error {
 	l.mu.Lock()
 	l.closed = true
-	l.inMem = nil
+	l.inMem = nil // a read under way keeps its block
 	l.mu.Unlock()
 	l.account.close()
 	return l.file.close()
@@ -154,11 +155,16 @@ func pageAt(block, off int) int64 { return int64(block+1)<<32 | int64(off) }
 // place is the opposite of pageAt. The page comes from outside; whether the offset is one where a record starts is for
 // the caller to see.
 func (l *blockList) place(page int64) (block, off int, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return 0, 0, ErrClosed
+	}
 	if page == 0 {
 		return 0, 0, nil
 	}
 	block, off = int(page>>32)-1, int(page&math.MaxUint32)
-	if page < 0 || block < 0 || block >= l.len() {
+	if page < 0 || block < 0 || block >= l.count {
 		return 0, 0, fmt.Errorf("page %d: expected one that an earlier read returned", page)
 	}
 	return block, off, nil

@@ -9,8 +9,9 @@ import (
 // concurrent use.
 //
 // Nobody waits for a budget: a structure that is refused moves its own memory to disk instead. So that each can always go
-// on, it may hold a small floor whatever the budget says (at most [tuning.floor], plus the largest single record or
-// block); by that much for each open structure Used may exceed Limit.
+// on, it may hold a floor of 2 MiB whatever the budget says, and besides that what it cannot do without: a block for the
+// disk, the block buffers of a merge (4 MiB, or two blocks), the largest single record. By that much for each open
+// structure Used may exceed Limit.
 type Budget struct {
 	limit int64
 	used  atomic.Int64

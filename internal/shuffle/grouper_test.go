@@ -75,7 +75,7 @@ func genRecords(t *rapid.T) []record {
 	}
 	recs := make([]record, n)
 	for i := range recs {
-		key := fmt.Sprintf("%0*d", next(keyLen)+1, next(keys))
+		key := nested(fmt.Sprintf("%0*d", next(keyLen)+1, next(keys)))
 		window := "wwwwww"[:next(windows)]
 		value := make([]byte, lens[next(len(lens))])
 		for j := range value {

@@ -78,7 +78,8 @@ func (p *Partitioner) add(record []byte) error {
 	group := keyGroup(xxhash.Sum64(key), p.keyGroups)
 	windows := p.kv.Header.Windows(record)
 	if len(windows) == 0 {
-		// The global window takes no bytes, so that being in it more than once means nothing.
+		// The global window takes no bytes, so that being in it more than once means nothing. A value that is in no
+		// window at all is in no group.
 		if p.kv.Header.Count == 0 {
 			return nil
 		}
@@ -107,7 +108,7 @@ func (p *Partitioner) add(record []byte) error {
 
 func (p *Partitioner) gather(group int, key, window []byte, timestamp int64, value []byte) error {
 	size := len(key) + len(window) + len(value) + 3*binary.MaxVarintLen64 + 8
-	if len(p.entries)+size > max(cap(p.entries), gatherBytes) {
+	if len(p.entries)+size > gatherBytes {
 		if err := p.Flush(); err != nil {
 			return err
 		}
@@ -126,6 +127,12 @@ func (p *Partitioner) gather(group int, key, window []byte, timestamp int64, val
 // Flush emits what is gathered, one block for each key group that has records.
 func (p *Partitioner) Flush() error {
 	if p.err != nil || len(p.index) == 0 {
+		return p.err
+	}
+	if p.keyGroups == 1 {
+		if p.err = p.emit(0, p.entries); p.err == nil {
+			p.reset()
+		}
 		return p.err
 	}
 	// A counting sort: ends first holds how many entries a group has, then where they start, at last where they end.
