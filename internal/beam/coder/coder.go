@@ -13,6 +13,8 @@ import (
 	"fmt"
 	"io"
 	"math"
+
+	"trestle/internal/beam/urn"
 )
 
 // Coder walks elements of one coder of a pipeline. It is immutable.
@@ -36,7 +38,7 @@ func (c *Coder) Fixed() (int, bool) { return c.fixed, c.fixed >= 0 }
 
 // KV returns the coders of the key and of the value; ok is false when the coder is not beam:coder:kv:v1.
 func (c *Coder) KV() (key, value *Coder, ok bool) {
-	if c.urn != urnKV {
+	if c.urn != urn.CoderKV {
 		return nil, nil, false
 	}
 	return c.comps[0], c.comps[1], true
@@ -45,7 +47,7 @@ func (c *Coder) KV() (key, value *Coder, ok bool) {
 // Element returns the coder of an iterable's elements; ok is false when the coder is neither
 // beam:coder:iterable:v1 nor beam:coder:state_backed_iterable:v1.
 func (c *Coder) Element() (elem *Coder, ok bool) {
-	if c.urn != urnIterable && c.urn != urnStateBacked {
+	if c.urn != urn.CoderIterable && c.urn != urn.CoderStateBackedIterable {
 		return nil, false
 	}
 	return c.comps[0], true

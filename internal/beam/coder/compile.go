@@ -6,35 +6,9 @@ import (
 	"strings"
 
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
-)
 
-// The URNs of the coders that are walked: StandardCoders.Enum in beam_runner_api.proto.
-const (
-	urnBytes          = "beam:coder:bytes:v1"
-	urnString         = "beam:coder:string_utf8:v1"
-	urnKV             = "beam:coder:kv:v1"
-	urnBool           = "beam:coder:bool:v1"
-	urnVarint         = "beam:coder:varint:v1"
-	urnDouble         = "beam:coder:double:v1"
-	urnIterable       = "beam:coder:iterable:v1"
-	urnStateBacked    = "beam:coder:state_backed_iterable:v1"
-	urnTimer          = "beam:coder:timer:v1"
-	urnIntervalWindow = "beam:coder:interval_window:v1"
-	urnGlobalWindow   = "beam:coder:global_window:v1"
-	urnCustomWindow   = "beam:coder:custom_window:v1"
-	urnLengthPrefix   = "beam:coder:length_prefix:v1"
-	urnWindowedValue  = "beam:coder:windowed_value:v1"
-	urnParamWindowed  = "beam:coder:param_windowed_value:v1"
-	urnShardedKey     = "beam:coder:sharded_key:v1"
-	urnNullable       = "beam:coder:nullable:v1"
+	"trestle/internal/beam/urn"
 )
-
-// arity is the number of components of each coder that is walked.
-var arity = map[string]int{
-	urnBytes: 0, urnString: 0, urnKV: 2, urnBool: 0, urnVarint: 0, urnDouble: 0, urnIterable: 1, urnStateBacked: 1,
-	urnTimer: 2, urnIntervalWindow: 0, urnGlobalWindow: 0, urnCustomWindow: 1, urnLengthPrefix: 1,
-	urnWindowedValue: 2, urnParamWindowed: 2, urnShardedKey: 1, urnNullable: 1,
-}
 
 const (
 	// maxDepth bounds how deep coders nest, and so the recursion of a walk.
@@ -42,13 +16,6 @@ const (
 	// maxInline bounds a program's length: a coder shared n levels deep would otherwise unfold to 2ⁿ steps.
 	maxInline = 32
 )
-
-// Known tells whether the runner can walk elements of a coder with this URN, given that it can walk its components.
-// A coder that is not known must be given a length prefix.
-func Known(urn string) bool {
-	_, ok := arity[urn]
-	return ok
-}
 
 // Compile prepares the coder with this id. It fails for an id that is missing, a cycle, a wrong number of components,
 // nesting deeper than 100 levels, and a coder that the runner does not know and that no length prefix encloses; the
@@ -118,16 +85,16 @@ func (c *compiler) compile(id string) (*Coder, error) {
 	if err != nil {
 		return nil, err
 	}
-	urn, ids := p.GetSpec().GetUrn(), p.GetComponentCoderIds()
-	want, ok := arity[urn]
+	name, ids := p.GetSpec().GetUrn(), p.GetComponentCoderIds()
+	want, ok := urn.CoderArity(name)
 	switch {
 	case !ok:
-		return nil, c.fail("the runner does not know %q and no length prefix is around it", urn)
+		return nil, c.fail("the runner does not know %q and no length prefix is around it", name)
 	case len(ids) != want:
-		return nil, c.fail("%s has %d components, should have %d", urn, len(ids), want)
+		return nil, c.fail("%s has %d components, should have %d", name, len(ids), want)
 	}
-	k := &Coder{id: id, urn: urn}
-	if urn == urnLengthPrefix {
+	k := &Coder{id: id, urn: name}
+	if name == urn.CoderLengthPrefix {
 		if err := c.check(ids[0]); err != nil {
 			return nil, err
 		}
@@ -153,41 +120,41 @@ func (c *compiler) compile(id string) (*Coder, error) {
 // assemble writes the program: what a coder's nested encoding is made of.
 func (k *Coder) assemble() {
 	switch k.urn {
-	case urnBytes, urnString:
+	case urn.CoderBytes, urn.CoderStringUTF8:
 		k.op(opPrefix, 0, nil)
-	case urnVarint:
+	case urn.CoderVarInt:
 		k.op(opVarint, 0, nil)
-	case urnBool:
+	case urn.CoderBool:
 		k.op(opFixed, 1, nil)
-	case urnDouble:
+	case urn.CoderDouble:
 		k.op(opFixed, 8, nil)
-	case urnGlobalWindow: // nothing
-	case urnIntervalWindow: // the end, then the span
+	case urn.CoderGlobalWindow: // nothing
+	case urn.CoderIntervalWindow: // the end, then the span
 		k.op(opFixed, 8, nil)
 		k.op(opVarint, 0, nil)
-	case urnCustomWindow: // the maximal timestamp, then the window
+	case urn.CoderCustomWindow: // the maximal timestamp, then the window
 		k.op(opFixed, 8, nil)
 		k.inline(k.comps[0])
-	case urnKV:
+	case urn.CoderKV:
 		k.inline(k.comps[0])
 		k.inline(k.comps[1])
-	case urnShardedKey: // the shard, then the key
+	case urn.CoderShardedKey: // the shard, then the key
 		k.op(opPrefix, 0, nil)
 		k.inline(k.comps[0])
-	case urnIterable:
+	case urn.CoderIterable:
 		k.op(opIterable, 0, k.comps[0])
-	case urnStateBacked:
+	case urn.CoderStateBackedIterable:
 		k.op(opBacked, 0, k.comps[0])
-	case urnNullable:
+	case urn.CoderNullable:
 		k.op(opNullable, 0, k.comps[0])
-	case urnWindowedValue:
+	case urn.CoderWindowedValue:
 		k.op(opFixed, 8, nil)
 		k.op(opWindows, 0, k.comps[1])
 		k.op(opPane, 0, nil)
 		k.inline(k.comps[0])
-	case urnParamWindowed: // the value alone: the rest is the coder's payload
+	case urn.CoderParamWindowedValue: // the value alone: the rest is the coder's payload
 		k.inline(k.comps[0])
-	case urnTimer:
+	case urn.CoderTimer:
 		k.inline(k.comps[0])
 		k.op(opPrefix, 0, nil)
 		k.op(opWindows, 0, k.comps[1])

@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
+
+	"trestle/internal/beam/urn"
 )
 
 // Windowed walks the records of a PCollection as they travel: elements with timestamp, windows and pane
@@ -23,8 +25,8 @@ func CompileWindowed(coders map[string]*pipepb.Coder, id string) (*Windowed, err
 	if err != nil {
 		return nil, err
 	}
-	if c.urn != urnWindowedValue {
-		return nil, fmt.Errorf("coder %q: records need %s, this is %s", id, urnWindowedValue, c.urn)
+	if c.urn != urn.CoderWindowedValue {
+		return nil, fmt.Errorf("coder %q: records need %s, this is %s", id, urn.CoderWindowedValue, c.urn)
 	}
 	w := &Windowed{coder: c, value: c.comps[0], window: c.comps[1]}
 	w.global = w.window.fixed == 0
@@ -149,7 +151,7 @@ func (w *Windowed) CutKV(b []byte, r *KV) error {
 		}
 	}
 	if w.key == nil {
-		return fmt.Errorf("coder %q: records are not of %s", w.coder.id, urnKV)
+		return fmt.Errorf("coder %q: records are not of %s", w.coder.id, urn.CoderKV)
 	}
 	var err error
 	if r.KeyEnd, err = w.key.walk(b, o); err != nil {

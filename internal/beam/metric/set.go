@@ -16,6 +16,8 @@ import (
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"trestle/internal/beam/urn"
 )
 
 // Set holds one value for each metric, which is told by URN, type and labels. The zero Set is empty and ready. A Set
@@ -42,23 +44,23 @@ type cell interface {
 
 // cells make the cell for each type whose values can be merged: MonitoringInfoTypeUrns.Enum in metrics.proto.
 var cells = map[string]func() cell{
-	"beam:metrics:sum_int64:v1":           func() cell { return new(sumInt64) },
-	"beam:metrics:sum_double:v1":          func() cell { return new(sumDouble) },
-	"beam:metrics:distribution_int64:v1":  func() cell { return &distribution[int64]{number: int64s} },
-	"beam:metrics:distribution_double:v1": func() cell { return &distribution[float64]{number: doubles} },
-	"beam:metrics:latest_int64:v1":        func() cell { return &latest[int64]{number: int64s} },
-	"beam:metrics:latest_double:v1":       func() cell { return &latest[float64]{number: doubles} },
-	"beam:metrics:top_n_int64:v1":         func() cell { return &extremes[int64]{number: int64s, largest: true} },
-	"beam:metrics:top_n_double:v1":        func() cell { return &extremes[float64]{number: doubles, largest: true} },
-	"beam:metrics:bottom_n_int64:v1":      func() cell { return &extremes[int64]{number: int64s} },
-	"beam:metrics:bottom_n_double:v1":     func() cell { return &extremes[float64]{number: doubles} },
-	"beam:metrics:set_string:v1":          func() cell { return new(stringSet) },
-	"beam:metrics:bounded_trie:v1":        func() cell { return new(boundedTrie) },
-	"beam:metrics:histogram_int64:v1":     func() cell { return new(histogram) },
+	urn.MetricTypeSumInt64:           func() cell { return new(sumInt64) },
+	urn.MetricTypeSumDouble:          func() cell { return new(sumDouble) },
+	urn.MetricTypeDistributionInt64:  func() cell { return &distribution[int64]{number: int64s} },
+	urn.MetricTypeDistributionDouble: func() cell { return &distribution[float64]{number: doubles} },
+	urn.MetricTypeLatestInt64:        func() cell { return &latest[int64]{number: int64s} },
+	urn.MetricTypeLatestDouble:       func() cell { return &latest[float64]{number: doubles} },
+	urn.MetricTypeTopNInt64:          func() cell { return &extremes[int64]{number: int64s, largest: true} },
+	urn.MetricTypeTopNDouble:         func() cell { return &extremes[float64]{number: doubles, largest: true} },
+	urn.MetricTypeBottomNInt64:       func() cell { return &extremes[int64]{number: int64s} },
+	urn.MetricTypeBottomNDouble:      func() cell { return &extremes[float64]{number: doubles} },
+	urn.MetricTypeSetString:          func() cell { return new(stringSet) },
+	urn.MetricTypeBoundedTrie:        func() cell { return new(boundedTrie) },
+	urn.MetricTypeHistogramInt64:     func() cell { return new(histogram) },
 }
 
 // Add merges infos into the set. A metric of a type that the runner does not know, and one that is a state rather
-// than a total (beam:metrics:progress:v1), keeps the value that came last. The infos are not kept.
+// than a total (urn.MetricTypeProgress), keeps the value that came last. The infos are not kept.
 //
 // The error names the URN of each info whose payload is not what its type says; all others are merged all the same.
 func (s *Set) Add(infos []*pipepb.MonitoringInfo) error {

@@ -12,13 +12,7 @@ import (
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
 
 	"trestle/internal/beam/coder"
-)
-
-// The URNs of the coders whose windows tell their end: StandardCoders.Enum in beam_runner_api.proto.
-const (
-	urnGlobal   = "beam:coder:global_window:v1"
-	urnInterval = "beam:coder:interval_window:v1"
-	urnCustom   = "beam:coder:custom_window:v1"
+	"trestle/internal/beam/urn"
 )
 
 type kind uint8
@@ -51,15 +45,15 @@ func Compile(ws *pipepb.WindowingStrategy, coders map[string]*pipepb.Coder) (*St
 	switch {
 	case err != nil:
 		errs = append(errs, fmt.Errorf("window %w", err))
-	case c.URN() == urnGlobal:
+	case c.URN() == urn.CoderGlobalWindow:
 		s.kind = global
-	case c.URN() == urnInterval:
+	case c.URN() == urn.CoderIntervalWindow:
 		s.kind = interval
-	case c.URN() == urnCustom:
+	case c.URN() == urn.CoderCustomWindow:
 		s.kind = custom
 	default:
 		errs = append(errs, fmt.Errorf("window coder %q is %s, whose windows do not tell their end; %s must be around it",
-			c.ID(), c.URN(), urnCustom))
+			c.ID(), c.URN(), urn.CoderCustomWindow))
 	}
 	s.coder = c
 	switch m := ws.GetMergeStatus(); m {
