@@ -45,6 +45,7 @@ type eventLog struct {
 	prepared time.Time
 	clock    func() time.Time
 	log      *slog.Logger
+	options  journal.Options
 	ended    chan struct{} // closed when the state is terminal
 
 	mu      sync.Mutex
@@ -224,7 +225,7 @@ func (l *eventLog) openLocked() error {
 	if l.sealed {
 		return fmt.Errorf("write %s: %w", l.path(), journal.ErrClosed)
 	}
-	j, err := journal.Open(l.path(), journal.Options{Log: l.log}, func([]byte) error { return nil })
+	j, err := journal.Open(l.path(), l.options, func([]byte) error { return nil })
 	if err != nil {
 		return err
 	}

@@ -31,9 +31,6 @@ const preparation = "prepared:"
 // Prepare checks a pipeline and keeps it. INVALID_ARGUMENT has every reason why it cannot run; nothing of a refused job
 // is left behind.
 func (s *Service) Prepare(ctx context.Context, req *jobpb.PrepareJobRequest) (*jobpb.PrepareJobResponse, error) {
-	if err := s.open(); err != nil {
-		return nil, err
-	}
 	p, options := req.GetPipeline(), req.GetPipelineOptions()
 	name := jobName(req.GetJobName(), options)
 	if err := s.check(ctx, p, options); err != nil {
@@ -43,6 +40,10 @@ func (s *Service) Prepare(ctx context.Context, req *jobpb.PrepareJobRequest) (*j
 		s.cfg.Log.Info("refused a pipeline", "name", name, "error", err)
 		return nil, refusal(codes.InvalidArgument, fmt.Sprintf("pipeline %q cannot run: %v", name, err))
 	}
+	if err := s.enter(); err != nil {
+		return nil, err
+	}
+	defer s.leave()
 	e, err := s.keep(name, p, options)
 	if err != nil {
 		s.cfg.Log.Error("prepare a job", "name", name, "error", err)
@@ -56,18 +57,8 @@ func (s *Service) Prepare(ctx context.Context, req *jobpb.PrepareJobRequest) (*j
 	}
 	s.cfg.Staging.Begin(e.id, dependencies)
 	s.mu.Lock()
-	closing := s.closing
-	if !closing {
-		s.jobs[e.id] = e
-	}
+	s.jobs[e.id] = e
 	s.mu.Unlock()
-	if closing {
-		s.cfg.Staging.Forget(e.id)
-		if err := e.discard(); err != nil {
-			s.cfg.Log.Error("remove a job that was being prepared", "job", e.id, "error", err)
-		}
-		return nil, errStopping
-	}
 	s.cfg.Log.Info("prepared a job", "job", e.id)
 	return &jobpb.PrepareJobResponse{
 		PreparationId:           preparation + e.id,
@@ -121,7 +112,7 @@ func (s *Service) fill(id, dir, name string, p *pipepb.Pipeline, options *struct
 		return nil, err
 	}
 	e.prepared = now
-	e.journal, err = journal.Create(e.path(), journal.Options{Log: s.cfg.Log})
+	e.journal, err = journal.Create(e.path(), e.options)
 	if err != nil {
 		return nil, err
 	}

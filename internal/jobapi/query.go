@@ -27,9 +27,7 @@ const maxOptions = 3 << 20
 // GetJobs lists all jobs, the oldest first. Where the options of all are too many for one answer, the oldest jobs are
 // listed without theirs.
 func (s *Service) GetJobs(context.Context, *jobpb.GetJobsRequest) (*jobpb.GetJobsResponse, error) {
-	s.mu.Lock()
 	all := s.sorted()
-	s.mu.Unlock()
 	infos := make([]*jobpb.JobInfo, len(all))
 	options := 0
 	for i := len(all) - 1; i >= 0; i-- {

@@ -46,7 +46,7 @@ var errUnfinished = errors.New("no job in this folder")
 
 // load reads the event log, and leaves it open for writing only where the job has not ended.
 func (e *entry) load() error {
-	j, err := journal.Open(e.path(), journal.Options{Log: e.log}, func(b []byte) error {
+	j, err := journal.Open(e.path(), e.options, func(b []byte) error {
 		r, err := job.Decode(b)
 		if err == nil {
 			err = e.life.Apply(r)
@@ -94,9 +94,9 @@ func (s *Service) resume(e *entry) {
 	}
 	e.asked = e.life.State == jobpb.JobState_CANCELLING
 	handle := e.life.Handle
-	s.runs.Add(1)
+	e.released = make(chan struct{})
 	go func() {
-		defer s.runs.Done()
+		defer close(e.released)
 		run, err := attacher.Attach(s.ctx, handle, events{e.eventLog})
 		if err != nil {
 			s.lost(e, err)

@@ -17,6 +17,7 @@ import (
 
 	"trestle/internal/engine"
 	"trestle/internal/job"
+	"trestle/internal/store/journal"
 )
 
 // entry is a job of the service: its event log, and what of it runs.
@@ -28,25 +29,21 @@ type entry struct {
 	asked     bool       // its end was asked for
 	run       engine.Run // nil until the engine has accepted it
 	abandon   context.CancelFunc
-	polled    bool // GetState was called since Run
+	released  chan struct{} // closed when nothing of the job runs any more; nil before something does
+	polled    bool          // GetState was called since Run
 }
 
 func (s *Service) newEntry(id, dir string) *entry {
 	return &entry{eventLog: &eventLog{
 		id: id, dir: dir, clock: s.cfg.Clock, log: s.cfg.Log, ended: make(chan struct{}),
+		options: journal.Options{Log: s.cfg.Log, Wrap: s.cfg.wrap},
 	}}
 }
-
-// discard removes a job that no client has heard of.
-func (e *entry) discard() error { return errors.Join(e.seal(), os.RemoveAll(e.dir)) }
 
 // Run hands a prepared job to the engine. It answers once the artifacts are there and the job is STARTING; what goes
 // wrong from then on makes the job FAILED, with a message. A job whose artifacts are not there stays as it was, and may
 // be run again.
 func (s *Service) Run(ctx context.Context, req *jobpb.RunJobRequest) (*jobpb.RunJobResponse, error) {
-	if err := s.open(); err != nil {
-		return nil, err
-	}
 	id, ok := strings.CutPrefix(req.GetPreparationId(), preparation)
 	if !ok {
 		return nil, refusal(codes.NotFound, fmt.Sprintf("this server has not prepared %q", req.GetPreparationId()))
@@ -100,22 +97,20 @@ func (e *entry) unclaim() {
 
 // begin makes the job STARTING and sees to it that it is started.
 func (s *Service) begin(e *entry, p *pipepb.Pipeline) error {
-	s.mu.Lock()
-	if s.closing {
-		s.mu.Unlock()
-		return errStopping
+	if err := s.enter(); err != nil {
+		e.unclaim()
+		return err
 	}
-	s.runs.Add(1)
-	s.mu.Unlock()
-
+	defer s.leave()
 	ctx, abandon := context.WithCancel(s.ctx)
 	e.control.Lock()
 	_, _, err := e.happen(job.Submitted)
-	e.abandon = abandon
+	if err == nil {
+		e.abandon, e.released = abandon, make(chan struct{})
+	}
 	e.control.Unlock()
 	if err != nil {
 		abandon()
-		s.runs.Done()
 		code := codes.Internal
 		if errors.Is(err, job.ErrTransition) {
 			code = codes.FailedPrecondition
@@ -129,7 +124,7 @@ func (s *Service) begin(e *entry, p *pipepb.Pipeline) error {
 		ID: e.id, Name: info.GetJobName(), Pipeline: p, Options: info.GetPipelineOptions(), Events: events{e.eventLog},
 	}
 	go func() {
-		defer s.runs.Done()
+		defer close(e.released)
 		defer abandon()
 		run, err := s.cfg.Runner.Start(ctx, submission)
 		if err != nil {
@@ -141,6 +136,27 @@ func (s *Service) begin(e *entry, p *pipepb.Pipeline) error {
 		s.finish(e)
 	}()
 	return nil
+}
+
+// wait waits until nothing of the job runs any more; false when ctx is done before.
+func (e *entry) wait(ctx context.Context) bool {
+	e.control.Lock()
+	released := e.released
+	e.control.Unlock()
+	if released == nil {
+		return true
+	}
+	select {
+	case <-released:
+		return true
+	default:
+	}
+	select {
+	case <-released:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // refused ends a job that no engine took.

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"trestle/internal/engine"
+	"trestle/internal/store/journal"
 )
 
 // MaxMessageBytes is the largest message that a server with [ServerOptions] takes or sends. A pipeline carries its
@@ -83,6 +84,9 @@ type Config struct {
 	Log              *slog.Logger
 	// Clock tells the time; nil is time.Now.
 	Clock func() time.Time
+
+	// wrap is where tests make journals fail.
+	wrap func(*os.File) journal.File
 }
 
 // Service is Beam's JobService. Its methods may be called concurrently.
@@ -93,11 +97,13 @@ type Service struct {
 	dir  string // of all jobs
 	ctx  context.Context
 	stop context.CancelFunc
-	runs sync.WaitGroup // one for each job that has been started and has not ended
 
-	mu      sync.Mutex
-	jobs    map[string]*entry
+	// gate is held for reading over whatever must not begin once the service is being closed.
+	gate    sync.RWMutex
 	closing bool
+
+	mu   sync.Mutex
+	jobs map[string]*entry
 }
 
 // Open reads the jobs that are kept in cfg.Dir, and is then ready to be registered. A job that was running when the
@@ -127,32 +133,25 @@ func (s *Service) Register(r grpc.ServiceRegistrar) { jobpb.RegisterJobServiceSe
 // have not, and they are FAILED when the server starts again. Streams end, those of jobs that never ran with UNAVAILABLE;
 // so Close comes before a graceful stop of the gRPC server. Calls that come later are refused.
 func (s *Service) Close(ctx context.Context) error {
-	s.mu.Lock()
+	s.gate.Lock()
 	s.closing = true
+	s.gate.Unlock()
 	all := s.sorted()
-	s.mu.Unlock()
 	for _, e := range all {
 		if st := e.state(); live(st) {
 			e.message(jobpb.JobMessage_JOB_MESSAGE_WARNING, "The server is being stopped, so the job is cancelled.")
 			s.cancel(e)
 		}
 	}
-	ended := make(chan struct{})
-	go func() {
-		s.runs.Wait()
-		close(ended)
-	}()
-	var err error
-	select {
-	case <-ended:
-	case <-ctx.Done():
-		var names []string
-		for _, e := range all {
-			if live(e.state()) {
-				names = append(names, e.id)
-			}
+	var left []string
+	for _, e := range all {
+		if !e.wait(ctx) {
+			left = append(left, e.id)
 		}
-		err = fmt.Errorf("jobs have not ended: %s: %w", strings.Join(names, ", "), context.Cause(ctx))
+	}
+	var err error
+	if len(left) > 0 {
+		err = fmt.Errorf("jobs have not ended: %s: %w", strings.Join(left, ", "), context.Cause(ctx))
 	}
 	s.stop()
 	for _, e := range all {
@@ -174,8 +173,10 @@ func live(st jobpb.JobState_Enum) bool {
 	return false
 }
 
-// sorted are all jobs, the oldest first. The caller holds s.mu.
+// sorted are all jobs, the oldest first.
 func (s *Service) sorted() []*entry {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	all := make([]*entry, 0, len(s.jobs))
 	for _, e := range s.jobs {
 		all = append(all, e)
@@ -200,14 +201,16 @@ func (s *Service) find(id string) (*entry, error) {
 	return e, nil
 }
 
-// open refuses what may not begin any more.
-func (s *Service) open() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// enter refuses what may not begin any more; otherwise the caller is to leave again.
+func (s *Service) enter() error {
+	s.gate.RLock()
 	if s.closing {
+		s.gate.RUnlock()
 		return errStopping
 	}
 	return nil
 }
+
+func (s *Service) leave() { s.gate.RUnlock() }
 
 var errStopping = status.Error(codes.Unavailable, "the server is being stopped")
