@@ -78,8 +78,7 @@ func (p *Partitioner) add(record []byte) error {
 	group := keyGroup(xxhash.Sum64(key), p.keyGroups)
 	windows := p.kv.Header.Windows(record)
 	if len(windows) == 0 {
-		// The global window takes no bytes, so that being in it more than once means nothing. A value that is in no
-		// window at all is in no group.
+		// The global window takes no bytes, and a value can be in it only once. One in no window at all is in no group.
 		if p.kv.Header.Count == 0 {
 			return nil
 		}
