@@ -70,16 +70,21 @@ type run struct {
 	engine.Events
 	cancelled chan struct{}
 	done      chan struct{}
+	followed  chan struct{} // closed when the service waits for the end
 	cancel    sync.Once
+	follow    sync.Once
 	onCancel  func() // what the engine does at once, in the call
 }
 
 func newRun(e engine.Events) *run {
-	return &run{Events: e, cancelled: make(chan struct{}), done: make(chan struct{})}
+	return &run{Events: e, cancelled: make(chan struct{}), done: make(chan struct{}), followed: make(chan struct{})}
 }
 
-func (r *run) Handle() string        { return "handle of " + r.ID }
-func (r *run) Done() <-chan struct{} { return r.done }
+func (r *run) Handle() string { return "handle of " + r.ID }
+func (r *run) Done() <-chan struct{} {
+	r.follow.Do(func() { close(r.followed) })
+	return r.done
+}
 func (r *run) Cancel() {
 	r.cancel.Do(func() {
 		if r.onCancel != nil {

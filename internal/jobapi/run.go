@@ -44,6 +44,10 @@ func (s *Service) newEntry(id, dir string) *entry {
 // wrong from then on makes the job FAILED, with a message. A job whose artifacts are not there stays as it was, and may
 // be run again.
 func (s *Service) Run(ctx context.Context, req *jobpb.RunJobRequest) (*jobpb.RunJobResponse, error) {
+	if err := s.enter(); err != nil {
+		return nil, err
+	}
+	s.leave() // Close is not to wait for a client that stages
 	id, ok := strings.CutPrefix(req.GetPreparationId(), preparation)
 	if !ok {
 		return nil, refusal(codes.NotFound, fmt.Sprintf("this server has not prepared %q", req.GetPreparationId()))
