@@ -191,6 +191,11 @@ func (p *Process) Stop(ctx context.Context) (killed bool) {
 		return false
 	case <-ctx.Done():
 	}
+	select {
+	case <-p.done:
+		return false
+	default:
+	}
 	p.signal(syscall.SIGKILL)
 	<-p.done
 	return true
