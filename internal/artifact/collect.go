@@ -9,11 +9,16 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
+	"golang.org/x/sync/errgroup"
 
 	"trestle/internal/store/blob"
 )
+
+// lookups is how many artifacts the bucket is asked about at a time.
+const lookups = 16
 
 // collector brings the artifacts of a job's environments into the store.
 type collector struct {
@@ -22,6 +27,8 @@ type collector struct {
 	// client may be nil: then only what can be had without it is collected.
 	client *client
 
+	// have has what the store had under the promised sha256s when the collection began.
+	have map[string]Digest
 	// got has what this collection has fetched, by type and payload: what several environments share is sent once.
 	got map[string]Digest
 	// missing are the artifacts that only the absent client could give.
@@ -53,6 +60,9 @@ func (c *collector) collect(ctx context.Context, wanted map[string][]*pipepb.Art
 	if err := errors.Join(problems...); err != nil {
 		return nil, refuse(err)
 	}
+	if err := c.look(ctx, dependencies); err != nil {
+		return nil, err
+	}
 	result := map[string][]*pipepb.ArtifactInformation{}
 	for _, environment := range environments {
 		infos, err := c.environment(ctx, environment, dependencies[environment])
@@ -67,6 +77,38 @@ func (c *collector) collect(ctx context.Context, wanted map[string][]*pipepb.Art
 			len(c.missing), strings.Join(c.missing, "\n  ")))
 	}
 	return result, nil
+}
+
+// look finds out which of the promised artifacts the store has: a second run of a pipeline stages nothing. A Java class
+// path is hundreds of jars, and a distant bucket takes its time for each, so several are looked for at once.
+func (c *collector) look(ctx context.Context, dependencies map[string][]*dependency) error {
+	c.have = map[string]Digest{}
+	var mu sync.Mutex
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(lookups)
+	seen := map[string]bool{}
+	for _, deps := range dependencies {
+		for _, dep := range deps {
+			if dep.sum == "" || seen[dep.sum] {
+				continue
+			}
+			seen[dep.sum] = true
+			group.Go(func() error {
+				d, err := c.store.Stat(ctx, dep.sum)
+				if blob.IsNotFound(err) {
+					return nil
+				}
+				if err != nil {
+					return err
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				c.have[dep.sum] = d
+				return nil
+			})
+		}
+	}
+	return group.Wait()
 }
 
 // environment collects one environment's artifacts, in their order.
@@ -121,23 +163,16 @@ func (c *collector) artifact(ctx context.Context, environment string, dep *depen
 }
 
 func (c *collector) fetch(ctx context.Context, environment string, dep *dependency) (_ Digest, ok bool, _ error) {
-	// What was promised under a sha256 that the store has need not travel again: a second run stages nothing.
-	if sum := dep.file.GetSha256() + dep.url.GetSha256(); sum != "" {
-		d, err := c.store.Stat(ctx, sum)
-		if err == nil {
-			c.known++
-			return d, true, nil
-		}
-		if !blob.IsNotFound(err) {
-			return Digest{}, false, err
-		}
+	if d, ok := c.have[dep.sum]; ok {
+		c.known++
+		return d, true, nil
 	}
 	switch {
 	case dep.embedded != nil:
 		d, err := c.store.Put(ctx, bytes.NewReader(dep.embedded.GetData()), "")
 		return d, true, err
 	case dep.url != nil:
-		d, err := c.store.putURL(ctx, dep.url.GetUrl(), dep.url.GetSha256())
+		d, err := c.store.putURL(ctx, dep.url.GetUrl(), dep.sum)
 		return d, true, err
 	case c.client == nil:
 		return Digest{}, false, nil
@@ -146,7 +181,7 @@ func (c *collector) fetch(ctx context.Context, environment string, dep *dependen
 	if err != nil {
 		return Digest{}, false, err
 	}
-	d, err := c.store.Put(ctx, r, dep.file.GetSha256())
+	d, err := c.store.Put(ctx, r, dep.sum)
 	if err != nil {
 		return Digest{}, false, err
 	}

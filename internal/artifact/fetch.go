@@ -104,12 +104,7 @@ func layOut(infos []*pipepb.ArtifactInformation) ([]File, error) {
 		}
 		f := File{Info: info, Package: d.pkg, Name: d.name}
 		if d.pkg == "" {
-			if f.SHA256 = d.file.GetSha256() + d.url.GetSha256(); f.SHA256 != "" {
-				if f.SHA256, err = normalizeSHA256(f.SHA256); err != nil {
-					errs = append(errs, err)
-					continue
-				}
-			}
+			f.SHA256 = d.sum
 			if f.Name == "" {
 				f.Name = fmt.Sprintf("artifact-%d", i)
 				if d.url != nil {

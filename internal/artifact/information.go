@@ -29,6 +29,8 @@ type dependency struct {
 	info *pipepb.ArtifactInformation
 	// name is the clean staged name; "" when the role gives none.
 	name string
+	// sum is the sha256 that a file or URL artifact promises, in lower case; "" when it promises none.
+	sum string
 	// Exactly one of these is set, by type.
 	file     *pipepb.ArtifactFilePayload
 	url      *pipepb.ArtifactUrlPayload
@@ -37,42 +39,44 @@ type dependency struct {
 	pkg string
 }
 
+// errUnresolved marks what makes sense only before the SDK has resolved its artifacts: an SDK may turn any type into
+// another then.
+var errUnresolved = errors.New("not resolved")
+
 // decode decodes and checks an artifact. Its errors do not say which environment it is for.
 func decode(info *pipepb.ArtifactInformation) (*dependency, error) {
 	d := &dependency{info: info}
-	var errs []error
-	if info.GetRoleUrn() == roleStagingTo {
-		role := &pipepb.ArtifactStagingToRolePayload{}
-		err := proto.Unmarshal(info.GetRolePayload(), role)
-		if err == nil {
-			d.name, err = stagedName(role.GetStagedName())
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("role %s: %w", info.GetRoleUrn(), err))
-		}
-	}
-	if err := d.decodeType(); err != nil {
-		errs = append(errs, err)
-	}
-	if err := errors.Join(errs...); err != nil {
+	if err := errors.Join(d.decodeRole(), d.decodeType()); err != nil {
 		return nil, fmt.Errorf("artifact %s: %w", describe(info), err)
 	}
 	return d, nil
 }
 
+func (d *dependency) decodeRole() error {
+	if d.info.GetRoleUrn() != roleStagingTo {
+		return nil
+	}
+	role := &pipepb.ArtifactStagingToRolePayload{}
+	if err := proto.Unmarshal(d.info.GetRolePayload(), role); err != nil {
+		return fmt.Errorf("role payload: %w", err)
+	}
+	var err error
+	d.name, err = stagedName(role.GetStagedName())
+	return err
+}
+
 func (d *dependency) decodeType() error {
 	payload := d.info.GetTypePayload()
 	var err error
-	sum := ""
 	switch d.info.GetTypeUrn() {
 	case typeFile:
 		d.file = &pipepb.ArtifactFilePayload{}
 		err = proto.Unmarshal(payload, d.file)
-		sum = d.file.GetSha256()
+		d.sum = d.file.GetSha256()
 	case typeURL:
 		d.url = &pipepb.ArtifactUrlPayload{}
 		err = proto.Unmarshal(payload, d.url)
-		sum = d.url.GetSha256()
+		d.sum = d.url.GetSha256()
 	case typeEmbedded:
 		d.embedded = &pipepb.EmbeddedFilePayload{}
 		err = proto.Unmarshal(payload, d.embedded)
@@ -94,13 +98,13 @@ func (d *dependency) decodeType() error {
 			err = errors.New("it names no package")
 		}
 	case typeDeferred:
-		return errors.New("a deferred artifact can only be resolved by the expansion service that made it, and the SDK " +
-			"has not asked it to")
+		return fmt.Errorf("%w: a deferred artifact means something only to the expansion service that made it, and the SDK has "+
+			"not asked it", errUnresolved)
 	default:
-		return errors.New("this type is not known here; Trestle takes the types file, url, embedded, pypi and maven")
+		return fmt.Errorf("%w: this type is not known here; Trestle takes the types file, url, embedded, pypi and maven", errUnresolved)
 	}
-	if err == nil && sum != "" {
-		_, err = normalizeSHA256(sum)
+	if err == nil && d.sum != "" {
+		d.sum, err = normalizeSHA256(d.sum)
 	}
 	if err != nil {
 		return fmt.Errorf("type payload: %w", err)
@@ -108,15 +112,22 @@ func (d *dependency) decodeType() error {
 	return nil
 }
 
-// Check tells everything that is wrong with environments' dependencies as they stand: names that leave the harness's
-// folder, payloads that cannot be decoded, types that cannot be served. Each error names environment and artifact. An
-// SDK may still turn an artifact into another when it is asked to resolve it, so before staging only the names and the
-// payloads of known types are final.
+// Check tells, before anything is staged, everything that is wrong with environments' dependencies: staged names that
+// leave the harness's folder, payloads that cannot be decoded. Each error names environment and artifact. Artifacts of a
+// type that is not known here pass, since the SDK may turn them into others when staging asks it to resolve them.
 func Check(byEnvironment map[string][]*pipepb.ArtifactInformation) error {
 	var errs []error
 	for _, environment := range slices.Sorted(maps.Keys(byEnvironment)) {
-		_, err := decodeAll(environment, byEnvironment[environment])
-		errs = append(errs, err)
+		for _, info := range byEnvironment[environment] {
+			d := &dependency{info: info}
+			problem := d.decodeType()
+			if errors.Is(problem, errUnresolved) {
+				problem = nil
+			}
+			if err := errors.Join(d.decodeRole(), problem); err != nil {
+				errs = append(errs, fmt.Errorf("environment %q: artifact %s: %w", environment, describe(info), err))
+			}
+		}
 	}
 	return errors.Join(errs...)
 }

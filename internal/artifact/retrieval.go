@@ -91,17 +91,17 @@ func (r *Retrieval) content(ctx context.Context, d *dependency) (io.ReadCloser, 
 	case d.embedded != nil:
 		return io.NopCloser(bytes.NewReader(d.embedded.GetData())), nil
 	case d.url != nil:
-		digest, err := r.store.putURL(ctx, d.url.GetUrl(), d.url.GetSha256())
+		digest, err := r.store.putURL(ctx, d.url.GetUrl(), d.sum)
 		if err != nil {
 			return nil, err
 		}
 		content, _, err := r.store.Open(ctx, digest.SHA256)
 		return content, err
 	case d.file != nil:
-		if d.file.GetSha256() == "" {
+		if d.sum == "" {
 			return nil, refuse(errors.New("it has no sha256, so it was not staged: only staged files are served, never a path"))
 		}
-		content, _, err := r.store.Open(ctx, d.file.GetSha256())
+		content, _, err := r.store.Open(ctx, d.sum)
 		return content, err
 	default:
 		return nil, refuse(fmt.Errorf("it names the package %s, which the harness has to install by itself", d.pkg))

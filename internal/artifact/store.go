@@ -22,7 +22,8 @@ var ErrMismatch = errors.New("sha256 mismatch")
 const (
 	// keyPrefix leaves room in the bucket for things that are no artifacts.
 	keyPrefix = "artifacts/"
-	// scratchPattern names scratch files so that a sweep finds them, and nothing else.
+	// scratchPattern names scratch files so that a sweep finds them, and nothing else. They have a name for an instant
+	// only: they are unlinked once they are open, so that none outlives its process.
 	scratchPattern = "incoming-*.artifact"
 )
 
@@ -49,8 +50,8 @@ type Store struct {
 }
 
 // NewStore makes a store over a bucket, which stays the caller's. Scratch is a folder on local disk for artifacts on
-// their way in; it is made if missing, and belongs to this store alone: what an earlier process left there when it was
-// killed is removed. When the folder cannot be used, Put says so.
+// their way in. It is made if missing, and swept: nothing that a process left there when it was killed stays. When the
+// folder cannot be used, Put says so.
 func NewStore(b blob.Bucket, scratch string) *Store {
 	return &Store{
 		bucket:     b,
@@ -106,11 +107,10 @@ func (s *Store) put(ctx context.Context, r io.Reader, want string) (_ Digest, er
 	if err != nil {
 		return Digest{}, err
 	}
-	defer func() {
-		if cleaning := errors.Join(file.Close(), os.Remove(file.Name())); cleaning != nil && err == nil {
-			err = cleaning
-		}
-	}()
+	defer func() { err = errors.Join(err, file.Close()) }()
+	if err := os.Remove(file.Name()); err != nil && !errors.Is(err, fs.ErrNotExist) { // another store's sweep may be quicker
+		return Digest{}, err
+	}
 	hasher := sha256.New()
 	size, err := io.Copy(io.MultiWriter(file, hasher), readerWithContext{ctx, r})
 	if err != nil {

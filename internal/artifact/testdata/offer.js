@@ -11,6 +11,7 @@ const { GrpcTransport } = sdk("@protobuf-ts/grpc-transport");
 const { ChannelCredentials } = sdk("@grpc/grpc-js");
 
 const [endpoint, token] = process.argv.slice(2);
+process.exitCode = 2; // for a promise that never settles: node would end well, and a pipeline with live workers hang
 const transport = new GrpcTransport({ host: endpoint, channelCredentials: ChannelCredentials.createInsecure() });
 offerArtifacts(new ArtifactStagingServiceClient(transport), token, "/").then(
   () => process.exit(0),
