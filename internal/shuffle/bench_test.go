@@ -178,3 +178,63 @@ func consume(b *testing.B, gs *Groups) (n int) {
 		}
 	}
 }
+
+// BenchmarkLookup looks up keys of one value of 100 bytes in a table of 100 000.
+func BenchmarkLookup(b *testing.B) {
+	for name, budget := range map[string]int64{"memory": 1 << 30, "disk": 0} {
+		b.Run(name, func(b *testing.B) {
+			const keys = 100_000
+			s := newTestStore(b, budget, defaultTuning)
+			g := s.NewGrouper(128)
+			key := func(i int) []byte { return fmt.Appendf(nil, "key %d", i) }
+			for i := range keys {
+				if err := g.Add(KeyGroup(key(i), 128), appendEntry(nil, key(i), nil, 0, make([]byte, 100))); err != nil {
+					b.Fatal(err)
+				}
+			}
+			gs, err := g.Seal()
+			if err != nil {
+				b.Fatal(err)
+			}
+			t, err := s.BuildTable(gs)
+			if err != nil {
+				b.Fatal(err)
+			}
+			rnd := xorshift(1)
+			for b.Loop() {
+				if data, _, err := t.Lookup(key(int(rnd.next()%keys)), nil, 0, 1<<20); err != nil || len(data) != 100 {
+					b.Fatal(len(data), err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkSpool puts and gets blocks of 32 KiB.
+func BenchmarkSpool(b *testing.B) {
+	for name, budget := range map[string]int64{"memory": 1 << 30, "disk": 0} {
+		b.Run(name, func(b *testing.B) {
+			q := newTestStore(b, budget, defaultTuning).NewSpool()
+			block := make([]byte, 32<<10)
+			rnd := xorshift(1)
+			for i := 0; i < len(block); i += 8 {
+				binary.LittleEndian.PutUint64(block[i:], rnd.next())
+			}
+			const ahead = 256 // 8 MiB
+			for range ahead {
+				if err := q.Put(ctx, block); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.SetBytes(int64(len(block)))
+			for b.Loop() {
+				if err := q.Put(ctx, block); err != nil {
+					b.Fatal(err)
+				}
+				if _, err := q.Get(ctx); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

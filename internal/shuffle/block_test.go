@@ -58,7 +58,8 @@ func FuzzGrouperAdd(f *testing.F) {
 	f.Add([]byte{0x80, 0x00, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0})
 	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, 0})
 	f.Fuzz(func(t *testing.T, block []byte) {
-		s := newTestStore(t, 0, tiny)
+		s := NewStore("", NewBudget(0))
+		s.tune, s.files = tiny, &memoryFile{}
 		g := s.NewGrouper(1)
 		if g.Add(0, block) != nil {
 			return

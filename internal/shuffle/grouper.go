@@ -215,7 +215,7 @@ func (g *Grouper) chunk(size int) ([]byte, error) {
 
 // growIndex charges what sorting a partition of the given records takes, in steps.
 func (g *Grouper) growIndex(p *partition, records int) error {
-	want := max(256, 2*g.indexed, records)
+	want := max(256, min(2*g.indexed, g.store.tune.runRecords), records)
 	for !g.account.try(int64(want-g.indexed) * indexCost) {
 		want = max(records, g.indexed) // without the reserve
 		if g.account.try(int64(want-g.indexed) * indexCost) {

@@ -3,6 +3,7 @@ package shuffle
 import (
 	"encoding/binary"
 	"fmt"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -183,4 +184,43 @@ func TestGroupLikeMap(t *testing.T) {
 			rt.Fatalf("Close: %v", err)
 		}
 	})
+}
+
+// TestConcurrentAdd: nothing is lost when several goroutines add, and the values of each keep their order.
+func TestConcurrentAdd(t *testing.T) {
+	const adders, values = 4, 3000
+	s := newTestStore(t, 8<<10, tiny)
+	g := s.NewGrouper(16)
+	var wg sync.WaitGroup
+	for a := range adders {
+		wg.Go(func() {
+			for i := range values {
+				key := fmt.Append(nil, "key", i%5)
+				block := appendEntry(nil, key, nil, int64(i), []byte{byte(a)})
+				if err := g.Add(KeyGroup(key, 16), block); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	gs, err := g.Seal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	total := 0
+	for id, got := range collect(t, gs) {
+		last := map[string]int64{}
+		for _, v := range got {
+			if before, ok := last[v.value]; ok && before >= v.at {
+				t.Fatalf("group %q: adder %q's value %d comes after %d", id, v.value, v.at, before)
+			}
+			last[v.value] = v.at
+		}
+		total += len(got)
+	}
+	if total != adders*values {
+		t.Errorf("got %d values of %d", total, adders*values)
+	}
 }
