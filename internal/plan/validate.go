@@ -72,7 +72,7 @@ func (v *validator) composites() {
 			return
 		}
 		if other, seen := parent[id]; seen {
-			v.report(v.name(id), fmt.Sprintf("it is contained in itself or in two transforms, %q and %q", other, in), "")
+			v.report(v.name(id), fmt.Sprintf("it is in two places, or in itself: in %s and in %s", v.place(other), v.place(in)), "")
 			return
 		}
 		parent[id] = in
@@ -92,33 +92,20 @@ func (v *validator) composites() {
 	}
 }
 
+// place names what a transform is contained in.
+func (v *validator) place(parent string) string {
+	if parent == "" {
+		return "the pipeline's root"
+	}
+	return v.name(parent)
+}
+
 // primitives are the transforms that will do the work, a combine that is going to be lifted in place of its inside.
 func (v *validator) primitives() []string {
-	var ids []string
-	seen := map[string]bool{}
-	var walk func(id string)
-	walk = func(id string) {
-		t := v.c.GetTransforms()[id]
-		if t == nil || seen[id] {
-			return
-		}
-		seen[id] = true
-		if _, ok := rewrite.Liftable(v.p, id); ok && !v.o.DisableLifting {
-			ids = append(ids, id)
-			return
-		}
-		if kind, known := graph.KindOf(t.GetSpec().GetUrn()); len(t.GetSubtransforms()) > 0 && !(known && kind == graph.Reshuffle) {
-			for _, sub := range t.GetSubtransforms() {
-				walk(sub)
-			}
-		} else if !rewrite.Identity(t) {
-			ids = append(ids, id)
-		}
-	}
-	for _, id := range v.p.GetRootTransformIds() {
-		walk(id)
-	}
-	return ids
+	return rewrite.Primitives(v.p, func(id string) bool {
+		_, ok := rewrite.Liftable(v.p, id)
+		return ok && !v.o.DisableLifting
+	})
 }
 
 // transform checks one primitive by itself.
@@ -130,7 +117,8 @@ func (v *validator) transform(n *graph.Node) {
 	}
 	kind, known := graph.KindOf(n.URN())
 	if n.URN() == urn.TransformCombinePerKey {
-		if _, ok := rewrite.Liftable(v.p, n.ID); ok {
+		if env, ok := rewrite.Liftable(v.p, n.ID); ok && !v.o.DisableLifting {
+			v.inEnvironment(n, env)
 			v.coder(n.Name(), combinePayload(n.Proto).GetAccumulatorCoderId())
 			v.grouping(n)
 			return
@@ -143,7 +131,7 @@ func (v *validator) transform(n *graph.Node) {
 	v.shape(n, kind)
 	switch kind {
 	case graph.SDK:
-		v.inEnvironment(n)
+		v.inEnvironment(n, n.Proto.GetEnvironmentId())
 	case graph.Group:
 		v.keyed(n)
 		v.grouping(n)
@@ -167,8 +155,9 @@ func (v *validator) unknown(n *graph.Node) {
 	case urn.TransformRead:
 		hint = "use a source that is a splittable DoFn; in Java, --experiments=use_sdf_read turns sources into that"
 	case urn.TransformCombinePerKey:
-		hint = "it has no sub-transforms, and it cannot be lifted either: it needs a KV input, an accumulator coder, an " +
-			"environment, and a trigger that does not count elements"
+		v.report(n.Name(), "it is a combine that cannot be lifted, and has no sub-transforms to run in its place",
+			"lifting needs a KV input, an accumulator coder, an environment, and a trigger that does not count elements")
+		return
 	}
 	v.report(n.Name(), fmt.Sprintf("its URN %q is not known to this version of Trestle", n.URN()), hint)
 }
@@ -190,6 +179,9 @@ func (v *validator) shape(n *graph.Node, kind graph.Kind) {
 	if wantOut >= 0 && len(n.Outputs) != wantOut {
 		v.report(n.Name(), fmt.Sprintf("it has %d outputs, where %s has %d", len(n.Outputs), n.URN(), wantOut), "")
 	}
+	if kind == graph.Flatten || kind == graph.Reshuffle {
+		v.sameWindows(n)
+	}
 	if kind == graph.Impulse && len(n.Outputs) == 1 {
 		if coder := v.coderOf(n.Outputs[0]); coder != nil && coder.GetSpec().GetUrn() != urn.CoderBytes {
 			v.report(n.Name(), fmt.Sprintf("its output's coder is %q: an impulse is bytes", coder.GetSpec().GetUrn()), "")
@@ -197,8 +189,25 @@ func (v *validator) shape(n *graph.Node, kind graph.Kind) {
 	}
 }
 
-func (v *validator) inEnvironment(n *graph.Node) {
-	switch env := n.Proto.GetEnvironmentId(); {
+// sameWindows checks that what only passes on has the windows of what it came from: the senders write their windows in the
+// reader's coder.
+func (v *validator) sameWindows(n *graph.Node) {
+	window := func(pc string) string {
+		ws := v.c.GetWindowingStrategies()[v.c.GetPcollections()[pc].GetWindowingStrategyId()]
+		return v.c.GetCoders()[ws.GetWindowCoderId()].GetSpec().GetUrn()
+	}
+	for _, out := range n.Outputs {
+		for _, in := range n.Mains {
+			if a, b := window(in), window(out); a != b && a != "" && b != "" {
+				v.report(n.Name(), fmt.Sprintf("its input %q has windows of coder %q, its output %q of %q", in, a, out, b),
+					"put the inputs into the same windows first")
+			}
+		}
+	}
+}
+
+func (v *validator) inEnvironment(n *graph.Node, env string) {
+	switch {
 	case env == "":
 		v.report(n.Name(), "it names no environment to run in", "")
 	case v.c.GetEnvironments()[env] == nil:

@@ -13,7 +13,11 @@ import (
 // Text writes the plan's stages and cuts for a person to read. The error is that of w.
 func Text(w io.Writer, p *plan.Plan) error {
 	b := bufio.NewWriter(w)
-	for _, s := range View(p).Stages {
+	view := View(p)
+	if len(view.Stages) == 0 {
+		fmt.Fprintln(b, "no stages: the pipeline does nothing")
+	}
+	for _, s := range view.Stages {
 		where := "runner"
 		if s.Environment != "" {
 			where = "environment " + s.Environment
@@ -30,10 +34,10 @@ func Text(w io.Writer, p *plan.Plan) error {
 			fmt.Fprintf(b, "  out  %s%s, coder %s\n", o.PCollection, toText(o.To), o.Coder)
 		}
 	}
-	if len(p.Cuts) > 0 {
+	if len(view.Cuts) > 0 {
 		fmt.Fprintln(b, "cuts:")
 	}
-	for _, c := range View(p).Cuts {
+	for _, c := range view.Cuts {
 		fmt.Fprintf(b, "  %s: %s → %s: %s\n", c.PCollection, c.From, c.To, c.Reason)
 	}
 	return b.Flush()

@@ -211,11 +211,11 @@ func (b *builder) placeFlatten(n *graph.Node) {
 		switch {
 		case b.o.Apart:
 			reason = "fusion is switched off"
-		case seen[pc]:
-			// SDKs differ in what they make of two inputs that are one PCollection; the runner delivers it twice.
-			reason = "the Flatten takes the same PCollection more than once"
 		case at == nil || s != nil && at != s:
 			reason = "the Flatten's inputs do not all come from one stage"
+		case seen[pc] && reason == "":
+			// SDKs differ in what they make of two inputs that are one PCollection; the runner delivers it twice.
+			reason = "the Flatten takes the same PCollection more than once"
 		}
 		seen[pc] = true
 		s = at

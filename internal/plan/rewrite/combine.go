@@ -109,7 +109,7 @@ func readInside(p *pipepb.Pipeline, id string) bool {
 		return false
 	}
 	delete(hidden, only(t.GetOutputs()))
-	for _, other := range Primitives(p) {
+	for _, other := range Primitives(p, func(string) bool { return false }) {
 		if within[other] {
 			continue
 		}

@@ -6,12 +6,13 @@ import (
 	"trestle/internal/plan/graph"
 )
 
-// Primitives are the ids of the transforms that do the work, in the order of a walk from the roots: those without
-// sub-transforms, and composites that the runner takes whole. A composite without sub-transforms that only passes inputs
-// on (Identity) does no work: its outputs are its inputs. The pipeline need not be valid: each transform is visited once.
+// Primitives are the ids of the transforms that do the work, in the order of a walk from the roots: those of a URN that an
+// environment or the runner carries out (a Reshuffle is one, whatever is in it), those for which whole is true, and what
+// has no sub-transforms. A composite without sub-transforms that only passes inputs on (Identity) does no work. The
+// pipeline need not be valid: each transform is visited once.
 //
 // What no root contains is not a part of the pipeline: SDKs leave such things behind when they expand external transforms.
-func Primitives(p *pipepb.Pipeline) []string {
+func Primitives(p *pipepb.Pipeline, whole func(id string) bool) []string {
 	var ids []string
 	seen := map[string]bool{}
 	var walk func(id string)
@@ -21,8 +22,9 @@ func Primitives(p *pipepb.Pipeline) []string {
 			return
 		}
 		seen[id] = true
+		_, known := graph.KindOf(t.GetSpec().GetUrn())
 		switch {
-		case takenWhole(t.GetSpec().GetUrn()):
+		case known || whole(id):
 			ids = append(ids, id)
 		case len(t.GetSubtransforms()) > 0:
 			for _, sub := range t.GetSubtransforms() {
@@ -61,7 +63,7 @@ func Identity(t *pipepb.PTransform) bool {
 
 // keepPrimitives drops the composites. Messages lose nothing by it: a unique name has the enclosing names in it.
 func keepPrimitives(p *pipepb.Pipeline) {
-	ids := Primitives(p)
+	ids := Primitives(p, func(string) bool { return false })
 	kept := make(map[string]*pipepb.PTransform, len(ids))
 	for _, id := range ids {
 		t := p.GetComponents().GetTransforms()[id]

@@ -6,8 +6,6 @@ import (
 	"strconv"
 
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
-
-	"trestle/internal/beam/urn"
 )
 
 // Options switch passes off. The result means the same with or without them.
@@ -68,13 +66,4 @@ func addTransform(c *pipepb.Components, id string, t *pipepb.PTransform) string 
 	id = fresh(c.GetTransforms(), id)
 	c.Transforms[id] = t
 	return id
-}
-
-// takenWhole tells whether the runner carries out a composite of the URN itself, whatever its sub-transforms are.
-func takenWhole(transform string) bool {
-	switch transform {
-	case urn.TransformReshuffle, urn.TransformRedistributeByKey, urn.TransformRedistributeArbitrarily:
-		return true
-	}
-	return false
 }
