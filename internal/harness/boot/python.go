@@ -24,7 +24,7 @@ const pythonWorker = "apache_beam.runners.worker.sdk_worker_main"
 // interpreter is what probe.py tells of a Python.
 type interpreter struct {
 	// Path runs it.
-	Path string
+	Path string `json:"-"`
 	// Beam says whether apache_beam can be imported, BeamVersion which.
 	Beam        bool   `json:"beam"`
 	BeamVersion string `json:"beam_version"`
