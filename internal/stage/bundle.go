@@ -47,10 +47,17 @@ func (b *bundles) process(ctx context.Context, records []byte) error {
 	if err := b.begin(ctx); err != nil {
 		return err
 	}
+	defer b.guard(ctx)()
 	if err := b.open.Send(b.source, records); err != nil {
 		return b.failed(err)
 	}
 	return nil
+}
+
+// guard ends the open bundle when ctx ends, until the function that it returns is called.
+func (b *bundles) guard(ctx context.Context) (stop func() bool) {
+	open := b.open
+	return context.AfterFunc(ctx, func() { open.Abort(context.Cause(ctx)) })
 }
 
 // begin opens a bundle unless one is open.
@@ -92,11 +99,12 @@ func (b *bundles) cut(ctx context.Context) error {
 	if b.open == nil {
 		return nil
 	}
-	if err := b.open.End(b.source); err != nil {
-		return b.failed(err)
+	stop := b.guard(ctx)
+	err := b.open.End(b.source)
+	var response *fnpb.ProcessBundleResponse
+	if err == nil {
+		response, err = b.open.Wait()
 	}
-	stop := context.AfterFunc(ctx, func() { b.open.Abort(context.Cause(ctx)) })
-	response, err := b.open.Wait()
 	stop()
 	if err != nil {
 		return b.failed(err)

@@ -54,9 +54,9 @@ func newView(p *plan.Plan, in plan.SideInput, store *shuffle.Store) (view, error
 		return nil, err
 	}
 	switch in.AccessPattern {
-	case urn.IterableSideInput:
+	case urn.SideInputIterable:
 		return &iterableView{coder: w, store: store, windows: map[string]*shuffle.Pages{}}, nil
-	case urn.MultimapSideInput:
+	case urn.SideInputMultimap:
 		return newMultimapView(w, store)
 	default:
 		return nil, fmt.Errorf("access pattern %q", in.AccessPattern)

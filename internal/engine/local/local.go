@@ -1,0 +1,100 @@
+// Package local is the embedded engine: it runs a plan's tasks in this process, on all cores, in bounded memory with
+// spill to disk. It drives tasks through the task contract and nothing else.
+//
+// Bounded plans run with all stages open at once. A keyed exchange hands blocks to the task that owns their key group,
+// which sorts them as they come; other exchanges are queues that spill, so that a sender never waits for a receiver that
+// waits for a side input. A stage's input ends when all tasks of all its senders have ended.
+package local
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"runtime"
+
+	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
+
+	"trestle/internal/engine"
+	"trestle/internal/fnapi"
+	"trestle/internal/harness"
+	"trestle/internal/shuffle"
+)
+
+// Config is what the engine needs. All fields but Parallelism and KeyGroups are required.
+type Config struct {
+	// Fn is the server that harnesses connect to, Endpoint its host:port as they reach it.
+	Fn       *fnapi.Server
+	Endpoint string
+	// Dir is where jobs keep their files while they run, each in a folder of its own.
+	Dir string
+	// Memory bounds what all jobs together keep in memory of their data.
+	Memory *shuffle.Budget
+	// Parallelism is how many tasks a stage gets unless its job says otherwise; 0 stands for the number of cores.
+	Parallelism int
+	// KeyGroups is how many slices the key space is cut into; 0 stands for DefaultKeyGroups.
+	KeyGroups int
+	Log       *slog.Logger
+}
+
+// DefaultKeyGroups bounds a stage's parallelism, and is the number of partitions in which groups are sorted: enough to
+// sort each in cache, few enough that a tiny job does not notice.
+const DefaultKeyGroups = 128
+
+// Engine is the embedded engine.
+type Engine struct{ cfg Config }
+
+// New makes an embedded engine.
+func New(cfg Config) *Engine {
+	if cfg.Parallelism == 0 {
+		cfg.Parallelism = runtime.GOMAXPROCS(0)
+	}
+	if cfg.KeyGroups == 0 {
+		cfg.KeyGroups = DefaultKeyGroups
+	}
+	return &Engine{cfg: cfg}
+}
+
+// Name is "local".
+func (e *Engine) Name() string { return "local" }
+
+// Submit starts the job.
+func (e *Engine) Submit(_ context.Context, j engine.Job) (engine.Run, error) {
+	parallelism := j.Parallelism
+	if parallelism == 0 {
+		parallelism = e.cfg.Parallelism
+	}
+	if parallelism < 0 || parallelism > e.cfg.KeyGroups {
+		return nil, fmt.Errorf("parallelism %d: must be from 1 to %d, the number of key groups", parallelism, e.cfg.KeyGroups)
+	}
+	r := &run{
+		cfg:         e.cfg,
+		job:         j,
+		parallelism: parallelism,
+		dir:         filepath.Join(e.cfg.Dir, j.ID),
+		log:         e.cfg.Log.With("job", j.ID),
+		done:        make(chan struct{}),
+	}
+	r.ctx, r.cancel = context.WithCancelCause(context.Background())
+	r.store = shuffle.NewStore(filepath.Join(r.dir, "spill"), e.cfg.Memory)
+	r.pool = harness.NewPool(harness.Config{
+		Server:       e.cfg.Fn,
+		Endpoint:     e.cfg.Endpoint,
+		Job:          j.ID,
+		JobName:      j.Name,
+		Environments: j.Plan.Pipeline.GetComponents().GetEnvironments(),
+		Dependencies: j.Dependencies,
+		Options:      j.Options,
+		Scratch:      r.dir,
+		Cores:        parallelism,
+		Logs:         func(_, worker string, entry *fnpb.LogEntry) { r.logged(worker, entry) },
+		Message:      j.Events.Message,
+	})
+	go r.main()
+	return r, nil
+}
+
+// Attach never finds a run: a bounded job of the embedded engine does not outlive its server.
+func (e *Engine) Attach(context.Context, string, engine.Events) (engine.Run, error) {
+	return nil, engine.ErrLost
+}

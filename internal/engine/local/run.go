@@ -1,0 +1,163 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
+	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
+	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
+	"golang.org/x/sync/errgroup"
+
+	"trestle/internal/beam/metric"
+	"trestle/internal/engine"
+	"trestle/internal/harness"
+	"trestle/internal/shuffle"
+)
+
+// run is one job.
+type run struct {
+	cfg         Config
+	job         engine.Job
+	parallelism int
+	dir         string
+	log         *slog.Logger
+
+	ctx    context.Context // ends when the job is to end early; its cause says why
+	cancel context.CancelCauseFunc
+	done   chan struct{}
+
+	store  *shuffle.Store
+	pool   *harness.Pool
+	stages []*stageRun
+
+	metrics struct {
+		sync.Mutex
+		set      metric.Set
+		reported time.Time
+	}
+}
+
+// stopTimeout is how long harnesses get to end by themselves when their job has ended.
+const stopTimeout = 10 * time.Second
+
+var errCancelled = errors.New("the job was cancelled")
+
+// Handle is empty: there is nothing to attach to.
+func (r *run) Handle() string { return "" }
+
+func (r *run) Cancel() { r.cancel(errCancelled) }
+
+func (r *run) Done() <-chan struct{} { return r.done }
+
+func (r *run) main() {
+	defer close(r.done)
+	r.job.Events.State(jobpb.JobState_RUNNING)
+	err := r.execute()
+	if cause := context.Cause(r.ctx); cause != nil {
+		err = cause // the rest are its consequences
+	}
+	r.report(err, r.release())
+}
+
+// report tells how the job ended, once nothing of it is left.
+func (r *run) report(err, left error) {
+	if left != nil {
+		r.job.Events.Message(jobpb.JobMessage_JOB_MESSAGE_WARNING, fmt.Sprintf("cleaning up after the job: %v", left))
+	}
+	r.reportMetrics(true)
+	switch {
+	case err == nil:
+		r.job.Events.State(jobpb.JobState_DONE)
+	case errors.Is(err, errCancelled):
+		r.job.Events.State(jobpb.JobState_CANCELLED)
+	default:
+		r.job.Events.Message(jobpb.JobMessage_JOB_MESSAGE_ERROR, r.describe(err))
+		r.job.Events.State(jobpb.JobState_FAILED)
+	}
+}
+
+// execute runs all tasks to their end, or to the first failure.
+func (r *run) execute() error {
+	if err := os.MkdirAll(r.dir, 0o700); err != nil {
+		return fmt.Errorf("folder for the job's files: %w", err)
+	}
+	for _, s := range r.job.Plan.Stages {
+		made, err := r.open(s)
+		if err != nil {
+			return err
+		}
+		r.stages = append(r.stages, made)
+	}
+	group, ctx := errgroup.WithContext(r.ctx)
+	// A harness that does not listen any more would hold its tasks up: the job's end, early or not, ends the harnesses.
+	context.AfterFunc(ctx, func() { r.closePool() })
+	for _, s := range r.stages {
+		for _, t := range s.tasks {
+			group.Go(func() error { return t.main(ctx) })
+		}
+	}
+	return group.Wait()
+}
+
+// release gives back everything that the job held.
+func (r *run) release() error {
+	var errs []error
+	for _, s := range r.stages {
+		errs = append(errs, s.close())
+	}
+	errs = append(errs, r.closePool(), r.store.Close(), os.RemoveAll(r.dir))
+	return errors.Join(errs...)
+}
+
+func (r *run) closePool() error {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	return r.pool.Close(ctx)
+}
+
+// addMetrics adds what a bundle measured.
+func (r *run) addMetrics(infos []*pipepb.MonitoringInfo) {
+	r.metrics.Lock()
+	err := r.metrics.set.Add(infos)
+	r.metrics.Unlock()
+	if err != nil {
+		r.log.Warn("metrics of a bundle", "error", err)
+	}
+	r.reportMetrics(false)
+}
+
+// reportEvery is how often a running job's metrics are brought up to date.
+const reportEvery = time.Second
+
+func (r *run) reportMetrics(final bool) {
+	r.metrics.Lock()
+	defer r.metrics.Unlock()
+	if !final && time.Since(r.metrics.reported) < reportEvery {
+		return
+	}
+	r.metrics.reported = time.Now()
+	// A bundle's metrics are added when it has been committed: attempted and committed are the same.
+	infos := r.metrics.set.Snapshot()
+	r.job.Events.Metrics(infos, infos)
+}
+
+// logged passes on what a harness logged: warnings and worse to the job's messages, the rest to the server's log.
+func (r *run) logged(worker string, entry *fnpb.LogEntry) {
+	text := entry.GetMessage()
+	if entry.GetTrace() != "" {
+		text += "\n" + entry.GetTrace()
+	}
+	switch severity := entry.GetSeverity(); {
+	case severity >= fnpb.LogEntry_Severity_ERROR:
+		r.job.Events.Message(jobpb.JobMessage_JOB_MESSAGE_WARNING, text)
+	case severity >= fnpb.LogEntry_Severity_WARN:
+		r.job.Events.Message(jobpb.JobMessage_JOB_MESSAGE_DETAILED, text)
+	}
+	r.log.Debug(text, "worker", worker, "severity", entry.GetSeverity(), "location", entry.GetLogLocation())
+}

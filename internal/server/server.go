@@ -1,0 +1,183 @@
+// Package server puts a job server together: one port for Beam's job, artifact and Fn APIs, the stores below a data
+// folder, the engine, and the order in which all of it starts and stops.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
+	"google.golang.org/grpc"
+
+	"trestle/internal/artifact"
+	"trestle/internal/engine/local"
+	"trestle/internal/fnapi"
+	"trestle/internal/jobapi"
+	"trestle/internal/shuffle"
+	"trestle/internal/store/blob"
+)
+
+// Config is what a server is made of. The zero value of each field but Log has a default.
+type Config struct {
+	// Listen is the host:port for all services. Default 127.0.0.1:8099, Beam's customary port, on this machine only: a
+	// job server runs whatever code it is given.
+	Listen string
+	// Advertise is the host:port under which clients and harnesses reach the server. Default: the address it listens
+	// on, with the host's name in place of an unspecified host.
+	Advertise string
+	// Data is the folder for jobs' histories, artifacts and spill. Default: trestle in the user's cache folder.
+	Data string
+	// Artifacts is the URL of the bucket in which artifacts are kept. Default: a folder in Data.
+	Artifacts string
+	// Memory bounds, in bytes, what jobs together keep in memory of their data. Default 512 MiB: a server is a guest on
+	// a machine on which the harnesses need the memory.
+	Memory int64
+	// Parallelism is the number of tasks of a stage. Default: the number of cores.
+	Parallelism int
+	Log         *slog.Logger
+}
+
+// Defaults, each for its reason in Config.
+const (
+	DefaultListen = "127.0.0.1:8099"
+	DefaultMemory = 512 << 20
+)
+
+// Server is a running job server.
+type Server struct {
+	cfg      Config
+	endpoint string
+	grpc     *grpc.Server
+	fn       *fnapi.Server
+	jobs     *jobapi.Service
+	bucket   blob.Bucket
+	served   chan error // gets what Serve returned
+}
+
+// Start starts a server; it accepts jobs when Start returns. Whatever prevents it is an error that says what and where,
+// and leaves nothing behind.
+func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
+	if cfg, err = withDefaults(cfg); err != nil {
+		return nil, err
+	}
+	s := &Server{cfg: cfg, served: make(chan error, 1)}
+	// The port first: a server that cannot have it must not touch the data folder of the one that does.
+	listener, err := listen(ctx, cfg.Listen)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, ignoreClosed(listener.Close()), s.closeStores())
+		}
+	}()
+	if s.endpoint, err = advertised(cfg.Advertise, listener.Addr()); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
+		return nil, fmt.Errorf("data folder (--data): %w", err)
+	}
+	if s.bucket, err = blob.Open(ctx, cfg.Artifacts); err != nil {
+		return nil, fmt.Errorf("artifact store (--artifacts): %w", err)
+	}
+	store := artifact.NewStore(s.bucket, filepath.Join(cfg.Data, "incoming"))
+	staging := artifact.NewStaging(store, cfg.Log)
+	s.fn = fnapi.NewServer(cfg.Log)
+	running := filepath.Join(cfg.Data, "running")
+	s.jobs, err = jobapi.Open(jobapi.Config{
+		Dir: cfg.Data,
+		Runner: &runner{engine: local.New(local.Config{
+			Fn:          s.fn,
+			Endpoint:    s.endpoint,
+			Dir:         running,
+			Memory:      shuffle.NewBudget(cfg.Memory),
+			Parallelism: cfg.Parallelism,
+			Log:         cfg.Log,
+		})},
+		Staging:          staging,
+		ArtifactEndpoint: func() string { return s.endpoint },
+		Log:              cfg.Log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	// The data folder is locked from here on: what lies in running is a killed server's.
+	if err := os.RemoveAll(running); err != nil {
+		return nil, fmt.Errorf("sweep what an earlier server left: %w", err)
+	}
+	s.grpc = grpc.NewServer(fnapi.ServerOptions()...)
+	s.fn.Register(s.grpc)
+	s.jobs.Register(s.grpc)
+	jobpb.RegisterArtifactStagingServiceServer(s.grpc, staging)
+	jobpb.RegisterArtifactRetrievalServiceServer(s.grpc, artifact.NewRetrieval(store, cfg.Log))
+	go func() { s.served <- s.grpc.Serve(listener) }()
+	return s, nil
+}
+
+func withDefaults(cfg Config) (Config, error) {
+	if cfg.Listen == "" {
+		cfg.Listen = DefaultListen
+	}
+	if cfg.Memory == 0 {
+		cfg.Memory = DefaultMemory
+	}
+	if cfg.Data == "" {
+		cache, err := os.UserCacheDir()
+		if err != nil {
+			return cfg, fmt.Errorf("no place for the data folder: name one with --data: %w", err)
+		}
+		cfg.Data = filepath.Join(cache, "trestle")
+	}
+	data, err := filepath.Abs(cfg.Data)
+	if err != nil {
+		return cfg, fmt.Errorf("data folder %q: %w", cfg.Data, err)
+	}
+	cfg.Data = data
+	if cfg.Artifacts == "" {
+		cfg.Artifacts = filepath.Join(cfg.Data, "artifacts")
+	}
+	return cfg, nil
+}
+
+// Endpoint is the host:port under which clients and harnesses reach the server.
+func (s *Server) Endpoint() string { return s.endpoint }
+
+// Done answers, once, with the error that ended the server's listening before Stop did.
+func (s *Server) Done() <-chan error { return s.served }
+
+// stopGrace is how long clients get to read the end of their streams when the server stops.
+const stopGrace = 3 * time.Second
+
+// Stop cancels what runs, waits for it until ctx is done, and closes everything. It is called once.
+func (s *Server) Stop(ctx context.Context) error {
+	// Jobs first: their harnesses end while the Fn API is still there, and clients read CANCELLED.
+	err := s.jobs.Close(ctx)
+	s.fn.Close()
+	force := time.AfterFunc(stopGrace, s.grpc.Stop)
+	s.grpc.GracefulStop()
+	force.Stop()
+	return errors.Join(err, s.closeStores())
+}
+
+func (s *Server) closeStores() error {
+	if s.bucket == nil {
+		return nil
+	}
+	if err := s.bucket.Close(); err != nil {
+		return fmt.Errorf("close the artifact store: %w", err)
+	}
+	return nil
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}

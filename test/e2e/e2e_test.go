@@ -1,0 +1,102 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/apache/beam/sdks/v2/go/pkg/beam"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/options/jobopts"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/runners/universal"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/testing/ptest"
+	"go.uber.org/goleak"
+
+	"trestle/internal/server"
+)
+
+// TestMain becomes an SDK harness when the binary was started as one.
+func TestMain(m *testing.M) { ptest.Main(m) }
+
+// start starts a server for the test. When the test ends, nothing of it may be left: no file but histories and
+// artifacts, and no goroutine.
+func start(t *testing.T, cfg server.Config) *server.Server {
+	t.Helper()
+	leaks := goleak.IgnoreCurrent()
+	cfg.Listen = "127.0.0.1:0"
+	if cfg.Data == "" {
+		cfg.Data = t.TempDir()
+	}
+	cfg.Log = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	s, err := server.Start(context.Background(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		if err := s.Stop(ctx); err != nil {
+			t.Errorf("stop: %v", err)
+		}
+		if left, err := os.ReadDir(filepath.Join(cfg.Data, "running")); len(left) > 0 || err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("left of the jobs: %v, %v", left, err)
+		}
+		goleak.VerifyNone(t, leaks,
+			// Beam's Go SDK never closes the connection of a loopback worker.
+			goleak.IgnoreAnyFunction("google.golang.org/grpc.(*addrConn).resetTransportAndUnlock"),
+			goleak.IgnoreAnyFunction("google.golang.org/grpc/internal/grpcsync.(*CallbackSerializer).run"),
+		)
+	})
+	return s
+}
+
+// execute runs a pipeline with a LOOPBACK harness and waits for its end.
+func execute(t *testing.T, s *server.Server, build func(s beam.Scope)) (beam.PipelineResult, error) {
+	t.Helper()
+	p, scope := beam.NewPipelineWithRoot()
+	build(scope)
+	return submit(t, s, p, "LOOPBACK", "")
+}
+
+func submit(t *testing.T, s *server.Server, p *beam.Pipeline, environment, config string) (beam.PipelineResult, error) {
+	t.Helper()
+	set(t, jobopts.Endpoint, s.Endpoint())
+	set(t, jobopts.EnvironmentType, environment)
+	set(t, jobopts.EnvironmentConfig, config)
+	set(t, jobopts.JobName, strings.ToLower(strings.ReplaceAll(t.Name(), "/", "-")))
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	return universal.Execute(ctx, p)
+}
+
+func set(t *testing.T, option *string, value string) {
+	t.Helper()
+	old := *option
+	*option = value
+	t.Cleanup(func() { *option = old })
+}
+
+// mustRun is execute for a pipeline that must succeed. Pipelines check their own results (passert).
+func mustRun(t *testing.T, s *server.Server, build func(s beam.Scope)) beam.PipelineResult {
+	t.Helper()
+	result, err := execute(t, s, build)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return result
+}
+
+func numbers(n int) []int {
+	out := make([]int, n)
+	for i := range out {
+		out[i] = i
+	}
+	return out
+}
+
+func sprint(v ...any) string { return fmt.Sprint(v...) }
