@@ -14,12 +14,8 @@ import (
 	"github.com/klauspost/compress/s2"
 )
 
-// A spilled block is a header and a payload:
-//
-//	header := version(1) codec(1) length(4) stored(4) crc(4)      numbers little endian
-//
-// length is the payload's size in memory, stored its size on disk, crc the CRC-32C of the header before it and of the
-// stored payload. Spill files never outlive their process; the version is there so that a stray one is noticed.
+// A spilled block is a header and a payload (see the package's documentation). In the header, length is the payload's size
+// in memory, stored its size on disk, crc the CRC-32C of the header before it and of the stored payload. Spill files never outlive their process; the version is there so that a stray one is noticed.
 const (
 	blockVersion = 1
 	blockHeader  = 14
@@ -172,6 +168,18 @@ func (f *spillFile) append(block []byte) (off int64, err error) {
 // blockReader holds the buffers that one reader of spilled blocks needs.
 type blockReader struct {
 	in, out []byte
+}
+
+// readers keeps the buffers of reads that are done for those to come.
+var readers = sync.Pool{New: func() any { return new(blockReader) }}
+
+func takeReader() *blockReader { return readers.Get().(*blockReader) }
+
+// done gives the reader back, unless a huge record has made it large.
+func (r *blockReader) done() {
+	if cap(r.in) <= 1<<20 && cap(r.out) <= 1<<20 {
+		readers.Put(r)
+	}
 }
 
 // read returns the payload of the block at off, valid until the next call, and where the next block starts.

@@ -121,8 +121,8 @@ func (l *blockList) len() int {
 	return l.count
 }
 
-// read returns block i's payload, which may be kept but not changed.
-func (l *blockList) read(i int) ([]byte, error) {
+// read returns block i's payload, which must not be changed and is valid until r is used again.
+func (l *blockList) read(r *blockReader, i int) ([]byte, error) {
 	l.mu.Lock()
 	if l.closed {
 		l.mu.Unlock()
@@ -135,7 +135,6 @@ func (l *blockList) read(i int) ([]byte, error) {
 	}
 	off := l.onDisk[i]
 	l.mu.Unlock()
-	var r blockReader
 	data, _, err := r.read(l.file, off)
 	return data, err
 }

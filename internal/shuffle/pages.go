@@ -73,9 +73,11 @@ func (p *Pages) Read(page int64, maxBytes int) (data []byte, next int64, err err
 	if err != nil {
 		return nil, 0, err
 	}
+	r := takeReader()
+	defer r.done()
 	data = []byte{}
 	for first := true; block < p.list.len(); block, off = block+1, 0 {
-		b, err := p.list.read(block)
+		b, err := p.list.read(r, block)
 		if err != nil {
 			return nil, 0, fmt.Errorf("read page %d: %w", page, err)
 		}

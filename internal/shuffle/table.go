@@ -106,9 +106,11 @@ func (t *Table) Lookup(key, window []byte, page int64, maxBytes int) (data []byt
 	prefix := appendPrefix(nil, key, window)
 	hash := t.store.hash(key)
 	part := t.parts[keyGroup(hash, t.keyGroups)%len(t.parts)]
+	r := takeReader()
+	defer r.done()
 	block, off, err := t.entries.place(page)
 	if err == nil && page == 0 {
-		block, err = t.seek(part, sortOrder(hash), prefix)
+		block, err = t.seek(r, part, sortOrder(hash), prefix)
 	}
 	if err != nil {
 		return nil, 0, fmt.Errorf("look a key up in a side input: %w", err)
@@ -116,7 +118,7 @@ func (t *Table) Lookup(key, window []byte, page int64, maxBytes int) (data []byt
 	data = []byte{}
 	found := false
 	for start := block; block < part.hi && t.first[block] <= sortOrder(hash); block, off = block+1, 0 {
-		b, err := t.entries.read(block)
+		b, err := t.entries.read(r, block)
 		if err != nil {
 			return nil, 0, fmt.Errorf("look a key up in a side input: %w", err)
 		}
@@ -150,7 +152,7 @@ func (t *Table) Lookup(key, window []byte, page int64, maxBytes int) (data []byt
 }
 
 // seek returns the block in which the first entry with the prefix is, if there is any.
-func (t *Table) seek(part blockRange, order uint64, prefix []byte) (int, error) {
+func (t *Table) seek(r *blockReader, part blockRange, order uint64, prefix []byte) (int, error) {
 	first := t.first[part.lo:part.hi]
 	// The blocks whose first entry has the order itself: many only if a key has many values, in several windows perhaps.
 	lo, _ := slices.BinarySearch(first, order)
@@ -163,7 +165,7 @@ func (t *Table) seek(part blockRange, order uint64, prefix []byte) (int, error) 
 	// Among them, the first that starts with the prefix or something behind it.
 	for lo < hi {
 		mid := int(uint(lo+hi) / 2)
-		b, err := t.entries.read(part.lo + mid)
+		b, err := t.entries.read(r, part.lo+mid)
 		if err != nil {
 			return 0, err
 		}
@@ -196,10 +198,12 @@ func (t *Table) Keys(window []byte, page int64, maxBytes int) (data []byte, next
 	if err != nil {
 		return nil, 0, fmt.Errorf("list a side input's keys: %w", err)
 	}
+	r := takeReader()
+	defer r.done()
 	data = []byte{}
 	found := false
 	for start := block; block < t.keys.len(); block, off = block+1, 0 {
-		b, err := t.keys.read(block)
+		b, err := t.keys.read(r, block)
 		if err != nil {
 			return nil, 0, fmt.Errorf("list a side input's keys: %w", err)
 		}
