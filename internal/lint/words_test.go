@@ -22,8 +22,7 @@ var forbiddenImports = []struct{ path, instead string }{
 	{"go.uber.org/zap", "take a *slog.Logger"},
 	{"github.com/stretchr/testify", "compare with go-cmp and say in the message what was expected"},
 	{"github.com/apache/beam/sdks/v2/go/pkg/beam/core/runtime/exec", "Beam's semantics are written here, not borrowed from the Go SDK's worker"},
-	{"github.com/apache/beam/sdks/v2/go/pkg/beam/runners", "Trestle is the runner"},
-	{"github.com/apache/beam/sdks/v2/go/cmd", "Trestle is the runner"},
+	{"github.com/apache/beam/sdks/v2/go/pkg/beam/runners/prism", "Trestle is the runner"},
 }
 
 // allowedBelow are packages below forbidden ones that are another matter.
@@ -103,14 +102,16 @@ func nothingForbiddenIsUsed(s source) (f findings) {
 	return f
 }
 
-// maySleep are the files with sleeps that are right, each with the reason.
+// maySleep are the packages whose tests sleep rightly, each with the reason.
 var maySleep = map[string]string{
-	"internal/harness/process/process_test.go": "its subjects are processes that do nothing, and somebody else's process gives no sign but by polling",
+	"internal/harness":         "some of its subjects are processes that do nothing",
+	"internal/harness/boot":    "a process that is not ours gives no sign but by polling",
+	"internal/harness/process": "both",
 }
 
 // A sleep hides a race, or makes an end wait. Under testing/synctest time costs nothing and stands still.
 func nothingSleeps(s source) (f findings) {
-	if slices.Contains(s.imports, "testing/synctest") || maySleep[s.path] != "" {
+	if slices.Contains(s.imports, "testing/synctest") || s.test && maySleep[s.dir] != "" {
 		return nil
 	}
 	ast.Inspect(s.file, func(node ast.Node) bool {
