@@ -2,17 +2,20 @@
 package boot
 
 import (
+	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
 
+	"trestle/internal/cli/exit"
 	"trestle/internal/harness/boot"
 )
 
-// NewCommand is `trestle boot python|java|go`. The error that a command returns has a method ExitCode() int when the
-// worker ran and failed: the program ends with that code.
+// NewCommand is `trestle boot python|java|go`. Its error is an [exit.Code] when the worker ran and failed: with the
+// worker's exit code, or 128+n when signal n ended it.
 func NewCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "boot",
@@ -69,7 +72,14 @@ func newSDK(use, short string, sdk func() boot.SDK) *cobra.Command {
 			cmd.SilenceUsage = true // from here on an error is not about the flags
 			cfg.Stdout, cfg.Stderr = os.Stdout, os.Stderr
 			cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: plain}))
-			return boot.Run(cmd.Context(), cfg, sdk())
+			// Boot passes signals on to the worker; the program's own way with them would end it here.
+			err := boot.Run(context.WithoutCancel(cmd.Context()), cfg, sdk())
+			var ended *boot.Exit
+			if errors.As(err, &ended) {
+				cfg.Log.Info(ended.Error(), "id", cfg.ID)
+				return &exit.Code{Status: ended.Code}
+			}
+			return err
 		},
 	}
 	flags := cmd.Flags()

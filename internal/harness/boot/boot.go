@@ -94,9 +94,6 @@ func (e *Exit) Error() string {
 	return fmt.Sprintf("the worker ended with exit code %d", e.Code)
 }
 
-// ExitCode is the code with which boot itself ends.
-func (e *Exit) ExitCode() int { return e.Code }
-
 // Run starts the SDK's worker and returns when it has ended: nil after exit code 0, an [*Exit] after another, any other
 // error when the worker could not be started. Signals for this process are passed on to the worker.
 func Run(ctx context.Context, cfg Config, sdk SDK) (err error) {

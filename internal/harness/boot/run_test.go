@@ -15,7 +15,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -64,7 +63,7 @@ func TestMain(m *testing.M) {
 	fmt.Fprintln(os.Stderr, "trestle boot:", err)
 	var exit *Exit
 	if errors.As(err, &exit) {
-		os.Exit(exit.ExitCode())
+		os.Exit(exit.Code)
 	}
 	os.Exit(1)
 }
@@ -317,13 +316,13 @@ func TestRunErrors(t *testing.T) {
 	}
 }
 
-// A signal while artifacts are fetched ends boot at once, and leaves nothing.
+// A signal while another worker is waited for ends boot at once, and leaves nothing.
 func TestRunInterrupted(t *testing.T) {
 	s := newJobServer(t)
 	s.add(t, "", goRole, script("echo never"))
 	dir := t.TempDir()
 	lock := filepath.Join(dir, "lock")
-	held := exec.Command("flock", lock, "sh", "-c", "echo locked; exec sleep 3000")
+	held := exec.Command("flock", "--no-fork", lock, "sh", "-c", "echo locked; exec sleep 3000")
 	out, err := held.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -336,23 +335,11 @@ func TestRunInterrupted(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := s.boot(t, "go", "w1", process.DirVar+"="+dir)
-	awaitOpen(t, b.cmd.Process.Pid, lock)
+	b.await(t, "wait for another worker")
 	if err := b.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	if code, out := b.end(); code != 143 || strings.Contains(out, "never") {
 		t.Errorf("code %d\n%s", code, out)
 	}
-}
-
-// awaitOpen waits until a process has a file open.
-func awaitOpen(t *testing.T, pid int, path string) {
-	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		fds, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
-		if slices.ContainsFunc(fds, func(fd string) bool { to, _ := os.Readlink(fd); return to == path }) {
-			return
-		}
-	}
-	t.Fatalf("process %d has not opened %s", pid, path)
 }

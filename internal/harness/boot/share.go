@@ -40,10 +40,7 @@ type file struct {
 func (j *job) share(ctx context.Context, sdk SDK) error {
 	lock := flock.New(filepath.Join(j.Dir, "lock"))
 	defer lock.Close() // which unlocks
-	stop := j.beat("wait for another worker of the job, which fetches and installs what both need")
-	_, err := lock.TryLockContext(ctx, lockPoll)
-	stop()
-	if err != nil {
+	if err := j.lock(ctx, lock); err != nil {
 		return fmt.Errorf("lock the workers' folder %s: %w", j.Dir, err)
 	}
 	mark := filepath.Join(j.Dir, "ready.json")
@@ -70,6 +67,18 @@ func (j *job) share(ctx context.Context, sdk SDK) error {
 		return fmt.Errorf("note that the artifacts are there: %w", err)
 	}
 	return nil
+}
+
+func (j *job) lock(ctx context.Context, lock *flock.Flock) error {
+	locked, err := lock.TryLock()
+	if locked || err != nil {
+		return err
+	}
+	const what = "wait for another worker of the job, which fetches and installs what both need"
+	j.Log.Info(what)
+	defer j.beat(what)()
+	_, err = lock.TryLockContext(ctx, lockPoll)
+	return err
 }
 
 func (j *job) fetch(ctx context.Context) error {
