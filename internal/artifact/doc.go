@@ -25,6 +25,12 @@
 // may have no way out); and pypi and maven artifacts, which name a package for the harness to install. A deferred
 // artifact means something only to the expansion service that made it, which the client has to ask.
 //
+// # Layout
+//
+// An artifact is the object artifacts/<sha256 in lower-case hex> of the bucket, its bytes as they are. Nothing else is
+// kept: which jobs need which artifacts is in the jobs' own records. The address is the content, so the layout has no
+// version; another digest would be another folder's worth of names.
+//
 // # Message sizes
 //
 // A gRPC server that offers [Staging] must accept messages of tens of megabytes (grpc.MaxRecvMsgSize; the default is

@@ -81,7 +81,8 @@ func newWorld(t *testing.T) *world {
 	w.staging, w.retrieval = NewStaging(w.store, log), NewRetrieval(w.store, log)
 
 	listener := bufconn.Listen(1 << 20)
-	server := grpc.NewServer(grpc.MaxRecvMsgSize(math.MaxInt32))
+	// Fixed windows, so that what gRPC itself buffers does not drown what is measured.
+	server := grpc.NewServer(grpc.MaxRecvMsgSize(math.MaxInt32), grpc.InitialWindowSize(1<<20), grpc.InitialConnWindowSize(1<<20))
 	jobpb.RegisterArtifactStagingServiceServer(server, w.staging)
 	jobpb.RegisterArtifactRetrievalServiceServer(server, w.retrieval)
 	serving := make(chan error, 1)

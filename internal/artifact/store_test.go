@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +16,9 @@ import (
 	"testing"
 	"testing/iotest"
 	"time"
+
+	"github.com/johannesboyne/gofakes3"
+	"github.com/johannesboyne/gofakes3/backend/s3mem"
 
 	"trestle/internal/store/blob"
 )
@@ -260,4 +264,44 @@ func TestPutWaitsNoLongerThanItsContext(t *testing.T) {
 	release()
 	w.put(nil)
 	w.holds(nil)
+}
+
+// The same over a bucket that is no folder: an S3-compatible server.
+func TestStoreInS3(t *testing.T) {
+	t.Setenv("AWS_ACCESS_KEY_ID", "test")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "test")
+	backend := s3mem.New()
+	if err := backend.CreateBucket("artifacts"); err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(gofakes3.New(backend).Server())
+	defer server.Close()
+	bucket, err := blob.Open(t.Context(), "s3://artifacts?region=us-east-1&use_path_style=true&endpoint="+server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer bucket.Close()
+	w := &world{t: t, store: NewStore(bucket, t.TempDir())}
+	content := random(6<<20, 1)
+	if _, err := w.store.Stat(t.Context(), sum(content)); !blob.IsNotFound(err) {
+		t.Errorf("before: %v", err)
+	}
+	d := w.put(content)
+	w.put(content)
+	if got, err := w.open(d.SHA256); err != nil || !bytes.Equal(got, content) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	if _, err := w.store.Put(t.Context(), strings.NewReader("x"), d.SHA256); !errors.Is(err, ErrMismatch) {
+		t.Errorf("wrong hash: %v", err)
+	}
+	var keys []string
+	for object, err := range bucket.List(t.Context(), "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys = append(keys, object.Key)
+	}
+	if len(keys) != 1 || keys[0] != "artifacts/"+d.SHA256 {
+		t.Errorf("the bucket holds %v", keys)
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"iter"
 	"os"
+	"path/filepath"
 	"strings"
 
 	gcblob "gocloud.dev/blob"
@@ -95,10 +96,23 @@ func (b *bucket) Write(ctx context.Context, key string, r io.Reader) error {
 		}
 		return b.fail("write", key, err)
 	}
-	if err := w.Close(); err != nil {
+	err = w.Close()
+	if err == nil && file != nil {
+		err = syncFolder(filepath.Dir(file.Name()))
+	}
+	if err != nil {
 		return b.fail("write", key, err)
 	}
 	return nil
+}
+
+// syncFolder makes the new name of a file durable: the temporary file lay in the same folder.
+func syncFolder(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 func (b *bucket) Delete(ctx context.Context, key string) error {
