@@ -345,6 +345,28 @@ func TestClose(t *testing.T) {
 	}
 }
 
+// TestOneServer: a data folder has one server at a time.
+func TestOneServer(t *testing.T) {
+	dir := t.TempDir()
+	first, err := jobapi.Open(config(t, dir, newRunner()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := jobapi.Open(config(t, dir, newRunner())); !errors.Is(err, jobapi.ErrInUse) || !contains(err.Error(), dir) {
+		t.Errorf("opened by a second server: %v; want ErrInUse, and the folder", err)
+	}
+	if err := first.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	second, err := jobapi.Open(config(t, dir, newRunner()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := second.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestCloseIsBounded: a run that does not end keeps nothing from ending, and is named.
 func TestCloseIsBounded(t *testing.T) {
 	s := serve(t, t.TempDir())
@@ -400,6 +422,37 @@ func TestFullDisk(t *testing.T) {
 	again := <-r.starts
 	again.end(jobpb.JobState_DONE)
 	equal(t, "states once there is room", []string{"STOPPED", "STARTING", "DONE"}, s.states(t, again.ID))
+}
+
+// TestEndlessMessages: a job that never stops talking does not fill the disk, and its end and the reason for it are told.
+func TestEndlessMessages(t *testing.T) {
+	r := newRunner()
+	s := serveWith(t, jobapi.WithQuota(config(t, t.TempDir(), r), 100<<10))
+	s.runner = r
+	run := s.run(t, "x")
+	text := strings.Repeat("x", 1000)
+	for range 1000 {
+		run.Message(basic, text)
+	}
+	for range 1000 {
+		run.Message(errorIs, text)
+	}
+	run.Message(errorIs, "the reason")
+	run.end(jobpb.JobState_FAILED)
+	got := s.messages(t, run.ID)
+	if size, err := os.Stat(filepath.Join(s.dir, "jobs", run.ID, "journal")); err != nil || size.Size() > 210<<10 {
+		t.Errorf("the log takes %d bytes (%v)", size.Size(), err)
+	}
+	notes := 0
+	for _, m := range got {
+		if contains(m, "from here on") {
+			notes++
+		}
+	}
+	if notes != 2 {
+		t.Errorf("%d notes that messages are left out; want 2", notes)
+	}
+	equal(t, "the end", []string{"ERROR: the reason", "FAILED"}, got[len(got)-2:])
 }
 
 // TestMetricsAreJournaledRarely: once a second at most, ever more rarely in a long job, and at the end.

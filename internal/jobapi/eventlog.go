@@ -32,6 +32,10 @@ const (
 	// text this long says what the whole would.
 	maxText = 1 << 20
 
+	// maxLog bounds a job's event log on disk, in bytes: past it a log takes errors only, and past twice that no more
+	// than the last one. It is some millions of messages, more than anyone reads.
+	maxLog = 256 << 20
+
 	// metricsEvery is how often metrics are journaled at most. A log that runs for long has them ever more rarely
 	// (metricsShare of its age), so that they do not come to fill the disk: only the last ones count.
 	metricsEvery = time.Second
@@ -46,6 +50,7 @@ type eventLog struct {
 	clock    func() time.Time
 	log      *slog.Logger
 	options  journal.Options
+	quota    int64         // see maxLog
 	ended    chan struct{} // closed when the state is terminal
 
 	mu      sync.Mutex
@@ -53,6 +58,8 @@ type eventLog struct {
 	journal *journal.Journal // nil when it is not open for writing
 	sealed  bool             // it will not be opened again
 	lost    int              // records that could not be written
+	full    int              // how many times the quota has been passed, and told of
+	last    *job.Message     // the last error, where it is left out for the quota
 	metrics *jobpb.MetricResults
 	unsaved bool      // metrics are not in the journal
 	saved   time.Time // when metrics were last journaled
@@ -97,12 +104,15 @@ func (l *eventLog) happenLocked(e job.Event) (st job.State, changed bool, err er
 	if err != nil || next == before {
 		return before, false, err
 	}
-	if e == job.Failed && l.life.Errors == 0 {
+	if e == job.Failed && l.life.Errors == 0 && l.last == nil {
 		// Clients wait for a reason, and say "unknown error" when none comes.
 		l.messageLocked(jobpb.JobMessage_JOB_MESSAGE_ERROR, "The job failed, and the engine gave no reason.")
 	}
 	if job.Terminal(next) {
 		l.saveMetricsLocked()
+		if l.last != nil {
+			l.addLocked(l.last)
+		}
 	}
 	change := &job.StateChange{JobStateEvent: &jobpb.JobStateEvent{State: next, Timestamp: timestamppb.New(l.clock())}}
 	if err := l.appendLocked(change, journal.Synced); err != nil && e == job.Submitted {
@@ -131,11 +141,40 @@ func (l *eventLog) message(importance jobpb.JobMessage_MessageImportance, text s
 
 func (l *eventLog) messageLocked(importance jobpb.JobMessage_MessageImportance, text string) {
 	m := &job.Message{JobMessage: &jobpb.JobMessage{
-		MessageId:   strconv.Itoa(l.life.Messages + 1),
 		Time:        l.clock().UTC().Format(time.RFC3339Nano),
 		Importance:  importance,
 		MessageText: bounded(text, maxText),
 	}}
+	if l.roomLocked(m) {
+		l.addLocked(m)
+	}
+}
+
+// roomLocked tells whether a message is to be written, and says so in the log when it comes to be full.
+func (l *eventLog) roomLocked(m *job.Message) bool {
+	full := 0
+	if l.journal != nil {
+		full = min(int(l.journal.Size()/l.quota), 2)
+	}
+	if full > l.full {
+		l.full = full
+		note := "This job's log is full: from here on it has errors only."
+		if full == 2 {
+			note = "This job's log is full: from here on it has nothing but the last error."
+		}
+		l.addLocked(&job.Message{JobMessage: &jobpb.JobMessage{
+			Time: m.GetTime(), Importance: jobpb.JobMessage_JOB_MESSAGE_WARNING, MessageText: note}})
+	}
+	isError := m.GetImportance() == jobpb.JobMessage_JOB_MESSAGE_ERROR
+	if full == 2 && isError {
+		l.last = m
+	}
+	return full == 0 || full == 1 && isError
+}
+
+// addLocked numbers a message and writes it.
+func (l *eventLog) addLocked(m *job.Message) {
+	m.MessageId = strconv.Itoa(l.life.Messages + 1)
 	if l.appendLocked(m, journal.Buffered) != nil {
 		return
 	}

@@ -12,6 +12,12 @@ func WithWrap(cfg Config, wrap func(*os.File) journal.File) Config {
 	return cfg
 }
 
+// WithQuota is cfg with another maxLog.
+func WithQuota(cfg Config, bytes int64) Config {
+	cfg.quota = bytes
+	return cfg
+}
+
 var (
 	Refusal     = refusal
 	EncodedSize = encodedSize

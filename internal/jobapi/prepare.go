@@ -71,8 +71,7 @@ func (s *Service) check(ctx context.Context, p *pipepb.Pipeline, options *struct
 	if p == nil {
 		return errors.New("the request has no pipeline")
 	}
-	_, err := job.Parallelism(options)
-	return errors.Join(err, s.cfg.Runner.Check(ctx, p, options))
+	return s.cfg.Runner.Check(ctx, p, options)
 }
 
 // keep makes the job's folder. The event log's first record comes last: a folder without it is none of a job's.
@@ -82,7 +81,13 @@ func (s *Service) keep(name string, p *pipepb.Pipeline, options *structpb.Struct
 		return nil, err
 	}
 	e, err := s.fill(id, dir, name, p, options)
+	if err == nil {
+		err = syncDir(s.dir)
+	}
 	if err != nil {
+		if e != nil {
+			err = errors.Join(err, e.seal())
+		}
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	return e, nil
@@ -191,4 +196,13 @@ func writeFile(path string, b []byte) error {
 		err = f.Sync()
 	}
 	return errors.Join(err, f.Close())
+}
+
+// syncDir makes the names in a folder durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }

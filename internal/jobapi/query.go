@@ -58,7 +58,7 @@ func (s *Service) GetState(ctx context.Context, req *jobpb.GetJobStateRequest) (
 	return e.stateEvent(), nil
 }
 
-// firstPoll is true once, for a job that this server has started.
+// firstPoll is true once, for a job that this server has started or attached to.
 func (e *entry) firstPoll() bool {
 	e.control.Lock()
 	defer e.control.Unlock()

@@ -1,6 +1,7 @@
 package jobapi
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -94,10 +95,12 @@ func (s *Service) resume(e *entry) {
 	}
 	e.asked = e.life.State == jobpb.JobState_CANCELLING
 	handle := e.life.Handle
-	e.released = make(chan struct{})
+	ctx, abandon := context.WithCancel(s.ctx)
+	e.abandon, e.released = abandon, make(chan struct{})
 	go func() {
 		defer close(e.released)
-		run, err := attacher.Attach(s.ctx, handle, events{e.eventLog})
+		defer abandon()
+		run, err := attacher.Attach(ctx, handle, events{e.eventLog})
 		if err != nil {
 			s.lost(e, err)
 			return

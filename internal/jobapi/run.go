@@ -24,19 +24,19 @@ import (
 type entry struct {
 	*eventLog
 
-	control   sync.Mutex // not held over a call to an engine; taken before the event log's
-	startable bool       // it was prepared by this server, so its staging session is alive, and Run was not called
-	asked     bool       // its end was asked for
-	run       engine.Run // nil until the engine has accepted it
-	abandon   context.CancelFunc
-	released  chan struct{} // closed when nothing of the job runs any more; nil before something does
-	polled    bool          // GetState was called since Run
+	control   sync.Mutex         // not held over a call to an engine; taken before the event log's
+	startable bool               // it was prepared by this server, so its staging session is alive, and Run was not called
+	asked     bool               // its end was asked for
+	run       engine.Run         // nil until the engine has accepted it
+	abandon   context.CancelFunc // ends a Start or an Attach; nil before there is one
+	released  chan struct{}      // closed when nothing of the job runs any more; nil before something does
+	polled    bool               // GetState was called since Run
 }
 
 func (s *Service) newEntry(id, dir string) *entry {
 	return &entry{eventLog: &eventLog{
 		id: id, dir: dir, clock: s.cfg.Clock, log: s.cfg.Log, ended: make(chan struct{}),
-		options: journal.Options{Log: s.cfg.Log, Wrap: s.cfg.wrap},
+		options: journal.Options{Log: s.cfg.Log, Wrap: s.cfg.wrap}, quota: s.cfg.quota,
 	}}
 }
 

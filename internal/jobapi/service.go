@@ -14,6 +14,7 @@ import (
 
 	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
+	"github.com/gofrs/flock"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -74,8 +75,8 @@ type Staging interface {
 
 // Config is what a Service needs. All fields but Clock are required.
 type Config struct {
-	// Dir is the server's data folder; jobs are kept in Dir/jobs. No other process may use it at the same time: who
-	// opens it holds a lock on it.
+	// Dir is the server's data folder; jobs are kept in Dir/jobs. It is locked from Open to Close, and free again when
+	// the process dies.
 	Dir     string
 	Runner  Runner
 	Staging Staging
@@ -85,8 +86,9 @@ type Config struct {
 	// Clock tells the time; nil is time.Now.
 	Clock func() time.Time
 
-	// wrap is where tests make journals fail.
-	wrap func(*os.File) journal.File
+	// wrap is where tests make journals fail; quota is their maxLog.
+	wrap  func(*os.File) journal.File
+	quota int64
 }
 
 // Service is Beam's JobService. Its methods may be called concurrently.
@@ -95,6 +97,7 @@ type Service struct {
 
 	cfg  Config
 	dir  string // of all jobs
+	lock *flock.Flock
 	ctx  context.Context
 	stop context.CancelFunc
 
@@ -106,6 +109,9 @@ type Service struct {
 	jobs map[string]*entry
 }
 
+// ErrInUse is what Open's error wraps when another server uses the data folder.
+var ErrInUse = errors.New("another server uses this data folder")
+
 // Open reads the jobs that are kept in cfg.Dir, and is then ready to be registered. A job that was running when the
 // last server ended is attached to again, or becomes FAILED. A job whose log cannot be read is left alone and told of in
 // the log.
@@ -113,15 +119,24 @@ func Open(cfg Config) (*Service, error) {
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now
 	}
+	if cfg.quota == 0 {
+		cfg.quota = maxLog
+	}
 	dir := filepath.Join(cfg.Dir, "jobs")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("open the folder of all jobs: %w", err)
 	}
-	s := &Service{cfg: cfg, dir: dir, jobs: make(map[string]*entry)}
+	s := &Service{cfg: cfg, dir: dir, jobs: make(map[string]*entry), lock: flock.New(filepath.Join(cfg.Dir, "lock"))}
+	switch locked, err := s.lock.TryLock(); {
+	case err != nil:
+		return nil, fmt.Errorf("lock the data folder %s: %w", cfg.Dir, err)
+	case !locked:
+		return nil, fmt.Errorf("%s: %w; stop it, or give this one a folder of its own", cfg.Dir, ErrInUse)
+	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	if err := s.restore(); err != nil {
 		s.stop()
-		return nil, fmt.Errorf("open the folder of all jobs: %w", err)
+		return nil, errors.Join(fmt.Errorf("open the folder of all jobs: %w", err), s.lock.Unlock())
 	}
 	return s, nil
 }
@@ -158,6 +173,7 @@ func (s *Service) Close(ctx context.Context) error {
 		s.cfg.Staging.Forget(e.id)
 		err = errors.Join(err, e.seal())
 	}
+	err = errors.Join(err, s.lock.Unlock())
 	if err != nil {
 		return fmt.Errorf("close the job service: %w", err)
 	}

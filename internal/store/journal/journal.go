@@ -239,6 +239,12 @@ func (j *Journal) Append(record []byte, d Durability) error {
 // two.
 const keepBuffer = 16 << 10
 
+// Size is the file's, in bytes.
+func (j *Journal) Size() int64 {
+	end, _, _ := j.state()
+	return end
+}
+
 // Close syncs and closes the file. Readers come to the end: io.EOF after the last record. It is idempotent.
 func (j *Journal) Close() error {
 	j.write.Lock()
