@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"syscall"
 
+	"github.com/lmittmann/tint"
 	"github.com/spf13/cobra"
 
 	"trestle/internal/cli/exit"
@@ -71,12 +73,14 @@ func newSDK(use, short string, sdk func() boot.SDK) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cmd.SilenceUsage = true // from here on an error is not about the flags
 			cfg.Stdout, cfg.Stderr = os.Stdout, os.Stderr
-			cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: plain}))
+			cfg.Log = slog.New(tint.NewHandler(os.Stderr, &tint.Options{NoColor: true, ReplaceAttr: plain}))
 			// Boot passes signals on to the worker; the program's own way with them would end it here.
 			err := boot.Run(context.WithoutCancel(cmd.Context()), cfg, sdk())
 			var ended *boot.Exit
 			if errors.As(err, &ended) {
-				cfg.Log.Info(ended.Error(), "id", cfg.ID)
+				if s := ended.Signal; s != 0 && s != syscall.SIGTERM && s != syscall.SIGINT { // those are how workers are stopped
+					cfg.Log.Info(ended.Error())
+				}
 				return &exit.Code{Status: ended.Code}
 			}
 			return err

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
@@ -70,11 +71,15 @@ func Start(ctx context.Context, payload *pipepb.ExternalPayload, id, endpoint st
 // explain says of a failed call what failed, from where, and what a person can do.
 func (w *Worker) explain(err error) error {
 	s := status.Convert(err)
+	reason := s.Message()
+	if _, dialing, ok := strings.Cut(reason, "Error while dialing: "); ok {
+		reason = strings.TrimSuffix(dialing, `"`) // gRPC's wrapping says nothing more
+	}
 	switch s.Code() {
 	case codes.Unavailable:
-		return fmt.Errorf("no worker pool answers at %s, tried from %s: %s: either the program that submitted the pipeline has ended (with LOOPBACK it is the worker), or the address cannot be reached from this host: name the pool in the environment config as this host sees it", w.address, host(), s.Message())
+		return fmt.Errorf("no worker pool answers at %s, tried from %s: %s: either the program that submitted the pipeline has ended (with LOOPBACK it is the worker), or the address cannot be reached from this host: name the pool in the environment config as this host sees it", w.address, host(), reason)
 	case codes.Unimplemented:
-		return fmt.Errorf("what answers at %s is no Beam worker pool: %s: the environment config must name a worker pool's host:port", w.address, s.Message())
+		return fmt.Errorf("what answers at %s is no Beam worker pool: %s: the environment config must name a worker pool's host:port", w.address, reason)
 	case codes.DeadlineExceeded:
 		return fmt.Errorf("the worker pool at %s did not answer within %v, asked from %s: is it stuck?", w.address, answer, host())
 	default:
