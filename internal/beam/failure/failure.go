@@ -56,7 +56,9 @@ func Parse(text string) Report {
 	case "typescript":
 		r = parseTypeScript(lines)
 	default:
-		r.Summary, r.Trace = message(lines)
+		if r.Summary, r.Trace = message(lines); len(r.Trace) > 0 {
+			r.Trace = r.Trace[1:]
+		}
 	}
 	if r.Summary == "" {
 		r.Summary = "the SDK harness reported an error without a text"
@@ -71,6 +73,10 @@ func Parse(text string) Report {
 func (r Report) Text(names func(transformID string) string) string {
 	var b strings.Builder
 	b.WriteString(oneLine(clip(r.Summary, maxSummary)))
+	trace := r.Trace
+	if r.Transform == "" && len(trace) > 0 && trace[0] == r.Summary {
+		trace = trace[1:]
+	}
 	if r.Transform != "" {
 		name := r.Transform
 		if names != nil {
@@ -80,7 +86,7 @@ func (r Report) Text(names func(transformID string) string) string {
 		}
 		fmt.Fprintf(&b, "\nin transform \"%s\"", oneLine(clip(name, maxSummary)))
 	}
-	for _, line := range fit(r.Trace, maxTrace) {
+	for _, line := range fit(trace, maxTrace) {
 		b.WriteByte('\n')
 		b.WriteString(oneLine(line))
 	}
@@ -104,18 +110,20 @@ func language(lines []string) string {
 	return ""
 }
 
-// message splits an exception's own text into the summary and the lines that the summary does not hold.
-func message(lines []string) (summary string, rest []string) {
-	lines = trimBlank(lines)
-	if len(lines) == 0 {
+// message is the summary of an exception's own text: its first line. If there are more, whole is all of them, for the
+// trace: a message that is torn apart cannot be read.
+func message(text []string) (summary string, whole []string) {
+	text = trimBlank(text)
+	if len(text) == 0 {
 		return "", nil
 	}
-	summary, rest = strings.TrimSpace(lines[0]), lines[1:]
-	// "ValueError:" alone says little: the message begins on the next line.
-	if strings.HasSuffix(summary, ":") {
-		if rest = trimBlank(rest); len(rest) > 0 {
-			summary, rest = summary+" "+strings.TrimSpace(rest[0]), rest[1:]
-		}
+	summary = strings.TrimSpace(text[0])
+	if len(text) == 1 {
+		return summary, nil
 	}
-	return summary, rest
+	// "ValueError:" alone says little: the message begins on the next line.
+	if next := trimBlank(text[1:]); strings.HasSuffix(summary, ":") && !strings.Contains(summary, " ") {
+		summary += " " + strings.TrimSpace(next[0])
+	}
+	return summary, text
 }

@@ -18,8 +18,8 @@ var (
 	goUnit  = regexp.MustCompile(`^\d+: \w+\[([^\]]+)\]`)
 	goStack = regexp.MustCompile(`^(.*?) ?goroutine \d+ \[running\]:$`)
 	goFile  = regexp.MustCompile(`^\t(.*?)( \+0x[0-9a-f]+)?$`)
-	// goSDK is the SDK's library, and how it calls a function by reflection.
-	goSDK = regexp.MustCompile(`^(created by )?(github\.com/apache/beam/sdks/v2/go/pkg/beam[./(]|reflect\.)`)
+	// goSDK is the SDK's library, and how it calls a function by reflection and prints a stack.
+	goSDK = regexp.MustCompile(`^(created by )?(github\.com/apache/beam/sdks/v2/go/pkg/beam[./(]|reflect\.|runtime/debug\.)`)
 )
 
 // parseGo reads an error of the Go SDK: a chain of errors joined by goCause, of which the first ones say what the
@@ -49,13 +49,13 @@ func parseGo(lines []string) Report {
 		if frames != nil && r.Transform == "" {
 			r.Transform = goFailed(frames, units)
 		}
-		summary, rest := message(text)
+		summary, whole := message(text)
 		if i == 0 {
 			r.Summary = summary
 		} else {
 			r.Trace = append(r.Trace, "caused by: "+summary)
 		}
-		r.Trace = append(r.Trace, fit(rest, maxMessage)...)
+		r.Trace = append(r.Trace, fit(whole, maxMessage)...)
 		r.Trace = append(r.Trace, fold(frames, "", false)...)
 	}
 	return r
@@ -109,8 +109,9 @@ func goPanic(lines []string) (text []string, frames []frame) {
 				i++
 			}
 		}
-		if strings.HasPrefix(call, "panic(") {
-			// What came before is how the panic was caught.
+		own := slices.ContainsFunc(frames, func(f frame) bool { return !f.sdk })
+		if strings.HasPrefix(call, "panic(") && !own {
+			// What came before is how the panic was caught. A later panic( is one that was overtaken by this.
 			frames = frames[:0]
 			continue
 		}

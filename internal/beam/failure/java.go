@@ -33,9 +33,9 @@ type javaError struct {
 func parseJava(lines []string) Report {
 	r := Report{Language: "java"}
 	errs := unwrapJava(javaErrors(lines))
-	var rest []string
-	r.Summary, rest = message(errs[0].text)
-	r.Trace = fit(rest, maxMessage)
+	var whole []string
+	r.Summary, whole = message(errs[0].text)
+	r.Trace = fit(whole, maxMessage)
 	for i, e := range errs {
 		if i > 0 && len(e.text) > 0 {
 			text := fit(e.text, maxMessage)
@@ -93,6 +93,10 @@ func unwrapJava(errs []javaError) []javaError {
 		first := strings.Join(errs[0].text, "\n")
 		if !javaWrapper.MatchString(first) && (javaOwn(errs[:1]) || !javaOwn(errs[cause:])) {
 			return errs
+		}
+		if outer := errs[0]; javaOwn(errs[:1]) && !javaOwn(errs[cause:]) {
+			// The cause's frames stop where the wrapper's begin, and only those lead to the user's code.
+			errs[cause].frames = append(errs[cause].frames, outer.frames...)
 		}
 		errs = errs[cause:]
 	}

@@ -2,6 +2,7 @@ package failure
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -17,6 +18,9 @@ type frame struct {
 
 // kept is how many of the SDK's frames are shown when a trace has no others.
 const kept = 3
+
+// repeated is how often a frame must come again for that to be a number. Python folds its own after three.
+const repeated = 3
 
 // fold is the trace with the SDK's frames in one line for each run of them, and repeated frames once. indent is what
 // frames begin with. If the SDK's frames are all there are, the innermost are kept: they are the last if innerLast.
@@ -46,13 +50,15 @@ func fold(frames []frame, indent string, innerLast bool) []string {
 			continue
 		}
 		out = append(out, frames[i].lines...)
-		for j < len(frames) && shown[j] && equal(frames[i].lines, frames[j].lines) {
+		for j < len(frames) && shown[j] && slices.Equal(frames[i].lines, frames[j].lines) {
 			j++
 		}
-		if j > i+1 {
-			out = append(out, fmt.Sprintf("%s… %d times more", indent, j-i-1))
+		if more := j - i - 1; more >= repeated {
+			out = append(out, fmt.Sprintf("%s… %d times more", indent, more))
+			i = j
+			continue
 		}
-		i = j
+		i++
 	}
 	return out
 }
@@ -62,18 +68,6 @@ func plural(n int, what string) string {
 		return "1 " + what
 	}
 	return fmt.Sprintf("%d %ss", n, what)
-}
-
-func equal(a, b []string) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
-	return true
 }
 
 // fit cuts lines in their middle to at most limit, and each line to maxWidth. A third of them is the beginning.

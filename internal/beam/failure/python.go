@@ -21,8 +21,10 @@ var (
 	// The picklers and gRPC are called by it alone.
 	pythonSDK = regexp.MustCompile(`(^|[/\\])(apache_beam[/\\](runners|transforms|coders|internal|io|utils|metrics|` +
 		`typehints|options|portability|tools|ml|dataframe|yaml|testing|pipeline\.py|pvalue\.py)|dill[/\\]|cloudpickle[/\\]|grpc[/\\])`)
-	pythonFile  = regexp.MustCompile(`^  File "([^"]*)"`)
-	pythonCaret = regexp.MustCompile(`^\s*[~^]+\s*$`)
+	// pythonThread are the standard library's own frames at the outer end of a thread, or of a future's result.
+	pythonThread = regexp.MustCompile(`(^|[/\\])(threading\.py|concurrent[/\\]futures[/\\]\w+\.py)$`)
+	pythonFile   = regexp.MustCompile(`^  File "([^"]*)"`)
+	pythonCaret  = regexp.MustCompile(`^[ |]*[~^]+$`)
 )
 
 // pythonError is one exception of a chain with its traceback.
@@ -54,26 +56,34 @@ func parsePython(lines []string) Report {
 		}
 		break
 	}
-	var rest []string
-	last := len(chain) - 1
-	r.Summary, rest = message(chain[last].text)
+	if r.Trace = pythonTrace(chain); len(r.Trace) > maxTrace {
+		// The carets only point into the line above them.
+		for i := range chain {
+			chain[i].text = remove(chain[i].text, pythonCaret)
+		}
+		r.Trace = remove(pythonTrace(chain), pythonCaret)
+	}
+	r.Summary, _ = message(chain[len(chain)-1].text)
+	return r
+}
+
+// pythonTrace is the chain as Python prints it, but for the last exception where the summary says all of it.
+func pythonTrace(chain []pythonError) []string {
+	var trace []string
 	for i, e := range chain {
 		if len(e.frames) > 0 {
-			r.Trace = append(r.Trace, pythonHeader)
-			r.Trace = append(r.Trace, fold(e.frames, "  ", true)...)
+			trace = append(trace, pythonHeader)
+			trace = append(trace, fold(e.frames, "  ", true)...)
 		}
-		if i < last {
-			r.Trace = append(r.Trace, fit(e.text, maxMessage)...)
-			r.Trace = append(r.Trace, "", e.link, "")
-		} else if len(rest) > 0 {
-			r.Trace = append(r.Trace, fit(e.text, maxMessage)...)
+		if i < len(chain)-1 {
+			trace = append(trace, fit(e.text, maxMessage)...)
+			trace = append(trace, "", e.link, "")
+		} else if len(e.text) > 1 {
+			// What the rest has left is the last message's.
+			trace = append(trace, fit(e.text, max(maxMessage, maxTrace-len(trace)))...)
 		}
 	}
-	if len(r.Trace) > maxTrace {
-		// The carets only point into the line above them.
-		r.Trace = remove(r.Trace, pythonCaret)
-	}
-	return r
+	return trace
 }
 
 // pythonChain cuts the text into its exceptions; there is at least one. A traceback inside a message (of a
@@ -123,7 +133,24 @@ func pythonBlock(lines []string, link string) pythonError {
 		e.text = append(e.text, ungroup(line))
 	}
 	e.text = trimBlank(e.text)
+	pythonOuter(e.frames)
 	return e
+}
+
+// pythonOuter gives the SDK the threads that it runs its work on.
+func pythonOuter(frames []frame) {
+	sdk := false
+	for i, f := range frames {
+		file := pythonFile.FindStringSubmatch(f.lines[0])
+		switch {
+		case f.sdk:
+			sdk = true
+		case pythonThread.MatchString(file[1]):
+			frames[i].sdk = sdk
+		default:
+			return
+		}
+	}
 }
 
 // pythonSource says whether a line belongs to the frame above it.

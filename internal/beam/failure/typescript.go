@@ -23,14 +23,14 @@ func parseTypeScript(lines []string) Report {
 	if len(text) > 0 {
 		if rest, ok := strings.CutPrefix(text[0], "Error handling instruction: "); ok {
 			text = append([]string{rest}, text[1:]...)
-			if half := len(text) / 2; len(text)%2 == 0 && equal(text[:half], text[half:]) {
+			if half := len(text) / 2; len(text)%2 == 0 && slices.Equal(text[:half], text[half:]) {
 				text = text[:half]
 			}
 		}
 	}
-	var rest []string
-	r.Summary, rest = message(text)
-	r.Trace = fit(rest, maxMessage)
+	var whole []string
+	r.Summary, whole = message(text)
+	r.Trace = fit(whole, maxMessage)
 	var frames []frame
 	for _, line := range lines[max(first, 0):] {
 		if scriptFrame.MatchString(line) {
