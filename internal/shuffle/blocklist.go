@@ -14,15 +14,15 @@ type blockList struct {
 	store   *Store
 	account account
 	size    int // of a block
-	file    *spillFile
 
 	cur     []byte // the block that is being filled, made with newBlock
 	charged int64  // for cur
 
 	mu     sync.Mutex
-	onDisk []int64  // where the first blocks are
-	inMem  [][]byte // the others
-	count  int      // of all; it stays when the list is closed
+	onDisk []place       // where the first blocks are
+	inMem  [][]byte      // the others
+	count  int           // of all; it stays when the list is closed
+	files  []*sharedFile // in which blocks are
 	closed bool
 }
 
@@ -30,7 +30,8 @@ type blockList struct {
 const blockCost = 64
 
 func (s *Store) newBlockList(size int) *blockList {
-	return &blockList{store: s, account: s.account(), size: size, file: &spillFile{store: s}}
+	// There may be very many lists, so that none has a floor but the block that it fills.
+	return &blockList{store: s, account: account{budget: s.budget}, size: size}
 }
 
 // grow makes room for n bytes in the block that is being filled, which is a new one if the old one would get too large.
@@ -51,8 +52,19 @@ func (l *blockList) grow(n int) error {
 		return fmt.Errorf("keep a record of %d bytes: at most %d are supported", n, math.MaxInt32)
 	}
 	want := max(len(l.cur)+n, min(2*cap(l.cur), blockHeader+l.size))
-	if err := l.charge(int64(want) - l.charged); err != nil {
-		return err
+	if !l.account.try(int64(want) - l.charged) {
+		// No more memory: what there is goes to disk, this block too unless it is too small to be worth it.
+		if len(payload(l.cur)) >= l.size/8 {
+			if err := l.flush(); err != nil {
+				return err
+			}
+			l.cur = newBlock(0)
+			want = len(l.cur) + n
+		}
+		if err := l.spill(); err != nil {
+			return err
+		}
+		l.account.force(int64(want) - l.charged)
 	}
 	l.charged = int64(want)
 	grown := make([]byte, len(l.cur), want)
@@ -69,9 +81,7 @@ func (l *blockList) charge(n int64) error {
 	if err := l.spill(); err != nil {
 		return err
 	}
-	if !l.account.try(n) {
-		l.account.force(n)
-	}
+	l.account.force(n)
 	return nil
 }
 
@@ -98,17 +108,31 @@ func (l *blockList) flush() error {
 	return nil
 }
 
+// seal ends the filling. A list that ends when there is no memory left keeps none.
+func (l *blockList) seal() error {
+	if err := l.flush(); err != nil {
+		return err
+	}
+	if l.store.budget.Used() > l.store.budget.Limit() {
+		return l.spill()
+	}
+	return nil
+}
+
 // spill moves the blocks that are in memory to disk.
 func (l *blockList) spill() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.closed {
+		return ErrClosed
+	}
 	for i, b := range l.inMem {
-		off, err := l.file.append(b)
+		at, err := l.store.shared.append(b, &l.files)
 		if err != nil {
 			return err
 		}
 		l.account.release(int64(cap(b)))
-		l.onDisk = append(l.onDisk, off)
+		l.onDisk = append(l.onDisk, at)
 		l.inMem[i] = nil
 	}
 	l.inMem = l.inMem[:0]
@@ -133,19 +157,22 @@ func (l *blockList) read(r *blockReader, i int) ([]byte, error) {
 		l.mu.Unlock()
 		return payload(b), nil
 	}
-	off := l.onDisk[i]
+	at := l.onDisk[i]
 	l.mu.Unlock()
-	data, _, err := r.read(l.file, off)
+	data, _, err := r.read(&at.file.spillFile, at.off)
 	return data, err
 }
 
 func (l *blockList) close() error {
 	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return nil
+	}
 	l.closed = true
 	l.inMem = nil // a read under way keeps its block
-	l.mu.Unlock()
 	l.account.close()
-	return l.file.close()
+	return l.store.shared.release(l.files)
 }
 
 // A page is a place in a block list: 0 is the start, any other the block's number plus one, and the offset in it.

@@ -9,9 +9,10 @@ import (
 // concurrent use.
 //
 // Nobody waits for a budget: a structure that is refused moves its own memory to disk instead. So that each can always go
-// on, it may hold a floor of 2 MiB whatever the budget says, and besides that what it cannot do without: a block for the
-// disk, the block buffers of a merge (4 MiB, or two blocks), the largest single record. By that much for each open
-// structure Used may exceed Limit.
+// on, it may hold a little whatever the budget says, and by that much for each open structure Used may exceed Limit: a
+// grouper or a spool 2 MiB and a block for the disk, a grouper that is iterated also the block buffers of a merge (4 MiB,
+// or two blocks), pages and tables the block that is being filled (an eighth of one when memory is short); and each its
+// largest record.
 type Budget struct {
 	limit int64
 	used  atomic.Int64

@@ -253,3 +253,49 @@ func TestCloseAnyTime(t *testing.T) {
 		}
 	}
 }
+
+// TestManyPages: thousands of small lists, as many windows make them, share files, and hold little when memory is short.
+func TestManyPages(t *testing.T) {
+	before := openFiles(t)
+	const lists, rounds = 2000, 20
+	s := newTestStore(t, 0, defaultTuning)
+	all := make([]*Pages, lists)
+	want := make([][]byte, lists)
+	for i := range all {
+		all[i] = s.NewPages()
+	}
+	for r := range rounds {
+		for i, p := range all {
+			rec := bytes.Repeat([]byte{byte(i), byte(r)}, 300)
+			want[i] = append(want[i], rec...)
+			if err := p.Append(rec); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if used := s.budget.Used(); used > lists*(32<<10+blockCost) {
+		t.Errorf("while filled, %d lists hold %d bytes", lists, used)
+	}
+	for _, p := range all {
+		if err := p.Seal(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if used := s.budget.Used(); used > lists*blockCost {
+		t.Errorf("sealed, %d lists hold %d bytes", lists, used)
+	}
+	if n := openFiles(t) - before; n < 1 || n > 2 {
+		t.Errorf("%d lists have %d files open", lists, n)
+	}
+	for i, p := range all {
+		if got, _ := readAll(t, p.Read, 0, 1000, 0); !bytes.Equal(got, want[i]) {
+			t.Fatalf("list %d: read %d bytes that are not the %d written", i, len(got), len(want[i]))
+		}
+		if err := p.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := openFiles(t) - before; n != 0 {
+		t.Errorf("all are closed, but %d files are open", n)
+	}
+}

@@ -55,7 +55,7 @@ func (p *Pages) Seal() error {
 	case p.err != nil:
 		return p.err
 	}
-	if p.err = p.list.flush(); p.err != nil {
+	if p.err = p.list.seal(); p.err != nil {
 		return p.err
 	}
 	p.sealed = true

@@ -23,6 +23,7 @@ type Store struct {
 	files   fileSystem
 	hash    func(key []byte) uint64
 	tune    tuning
+	shared  segments
 	spilled atomic.Int64
 
 	mu     sync.Mutex
@@ -32,7 +33,7 @@ type Store struct {
 
 // tuning holds the sizes that decide between speed and memory. Tests shrink them.
 type tuning struct {
-	// floor is what a structure may hold when the budget is used up: enough for a grouper's spills to be worth a write.
+	// floor is what a grouper or a spool may hold when the budget is used up: enough for a spill to be worth a write.
 	floor int64
 	// block is the size at which a spilled block is written. A block holds whole records, so a large one may exceed it.
 	block int
@@ -50,7 +51,7 @@ type tuning struct {
 	worthRun int64
 	// merge bounds the block buffers of a merge; more runs than fit are merged in several passes.
 	merge int64
-	// segment is the size of a spool's files: a file goes when all of it is read.
+	// segment is the size of files that give their space back one by one: a spool's, and those that block lists share.
 	segment int64
 }
 
@@ -73,10 +74,12 @@ var defaultTuning = tuning{
 // NewStore returns a store whose files are created below dir, which is made when first needed. They are unlinked as soon
 // as they are open, so dir stays empty and may be removed once the store is closed.
 func NewStore(dir string, b *Budget) *Store {
-	return &Store{
+	s := &Store{
 		dir: dir, budget: b, files: osFiles{}, hash: xxhash.Sum64, tune: defaultTuning,
 		open: map[io.Closer]struct{}{},
 	}
+	s.shared.store = s
+	return s
 }
 
 // Spilled is the number of bytes written to disk so far, by all that was ever made from the store.

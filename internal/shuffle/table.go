@@ -58,7 +58,7 @@ func (t *Table) build(g *Groups) error {
 			t.parts[part].hi = t.entries.len()
 		}
 		if !ok {
-			return t.keys.flush()
+			return errors.Join(t.entries.seal(), t.keys.seal())
 		}
 		part = g.open
 		t.parts[part] = blockRange{lo: t.entries.len()}
