@@ -100,6 +100,7 @@ func goPanic(lines []string) (text []string, frames []frame) {
 	}
 	text = append(slices.Clone(lines[:start]), goStack.FindStringSubmatch(lines[start])[1])
 	stack := lines[start+1:]
+	own := false
 	for i := 0; i < len(stack); i++ {
 		call := stack[i]
 		f := frame{sdk: goSDK.MatchString(call), lines: []string{goCall(call)}}
@@ -109,7 +110,6 @@ func goPanic(lines []string) (text []string, frames []frame) {
 				i++
 			}
 		}
-		own := slices.ContainsFunc(frames, func(f frame) bool { return !f.sdk })
 		if strings.HasPrefix(call, "panic(") && !own {
 			// What came before is how the panic was caught. A later panic( is one that was overtaken by this.
 			frames = frames[:0]
@@ -121,6 +121,7 @@ func goPanic(lines []string) (text []string, frames []frame) {
 		}
 		if strings.TrimSpace(call) != "" {
 			frames = append(frames, f)
+			own = own || !f.sdk
 		}
 	}
 	return text, frames

@@ -21,6 +21,9 @@ var (
 		`java\.lang\.reflect\.(InvocationTargetException|UndeclaredThrowableException)|\S*\.UncheckedExecutionException)\b`)
 )
 
+// maxChain is how many throwables are looked at; even deep layers of wrapping are a dozen.
+const maxChain = 64
+
 // javaError is one throwable of a stack trace.
 type javaError struct {
 	// indent is its level's tabs, label how it is related to the one that it belongs to.
@@ -48,6 +51,8 @@ func parseJava(lines []string) Report {
 }
 
 // javaErrors are the throwables in the order of the text; there is at least one.
+//
+// Of a chain beyond reason both ends are kept, so that the work stays in proportion to the text.
 func javaErrors(lines []string) []javaError {
 	errs := make([]javaError, 1)
 	for _, line := range lines {
@@ -63,9 +68,17 @@ func javaErrors(lines []string) []javaError {
 		}
 		// Else it is a line after a trace, which belongs to nothing.
 	}
+	if len(errs) > maxChain {
+		errs = slices.Delete(errs, maxChain/2, len(errs)-maxChain/2)
+	}
 	for i := range errs {
 		errs[i].text = trimBlank(errs[i].text)
 		javaOuter(errs[i].frames)
+	}
+	if len(errs) > 1 && len(errs[0].text) == 0 && len(errs[0].frames) == 0 {
+		// The text began with a cause.
+		errs = errs[1:]
+		errs[0].indent, errs[0].label = "", ""
 	}
 	return errs
 }
