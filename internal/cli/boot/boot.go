@@ -73,7 +73,7 @@ func newSDK(use, short string, sdk func() boot.SDK) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cmd.SilenceUsage = true // from here on an error is not about the flags
 			cfg.Stdout, cfg.Stderr = os.Stdout, os.Stderr
-			cfg.Log = slog.New(tint.NewHandler(os.Stderr, &tint.Options{NoColor: true, ReplaceAttr: plain}))
+			cfg.Log = slog.New(tint.NewTextHandler(os.Stderr, &tint.Options{NoColor: true, ReplaceAttr: plain}))
 			// Boot passes signals on to the worker; the program's own way with them would end it here.
 			err := boot.Run(context.WithoutCancel(cmd.Context()), cfg, sdk())
 			var ended *boot.Exit

@@ -25,9 +25,7 @@ import (
 // role=, package=, or text= for what is in it; a jar's text is the name of an entry.
 func TestCommands(t *testing.T) {
 	datadriven.Walk(t, "testdata/commands", func(t *testing.T, path string) {
-		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
-			return describe(t, d)
-		})
+		datadriven.RunTest(t, path, describe)
 	})
 }
 

@@ -37,9 +37,9 @@ type file struct {
 
 // share fetches the artifacts and installs them, unless another worker has done it. A failure leaves no mark, so that
 // the next worker tries again.
-func (j *job) share(ctx context.Context, sdk SDK) error {
+func (j *job) share(ctx context.Context, sdk SDK) (err error) {
 	lock := flock.New(filepath.Join(j.Dir, "lock"))
-	defer lock.Close() // which unlocks
+	defer func() { err = errors.Join(err, lock.Close()) }() // which unlocks
 	if err := j.lock(ctx, lock); err != nil {
 		return fmt.Errorf("lock the workers' folder %s: %w", j.Dir, err)
 	}

@@ -1,0 +1,90 @@
+//go:build linux
+
+package harness
+
+import (
+	"testing"
+
+	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
+)
+
+// What cannot run is refused with what to do instead, all alternatives' reasons at once.
+func TestCheck(t *testing.T) {
+	anyOf := func(envs ...*pipepb.Environment) *pipepb.Environment {
+		return &pipepb.Environment{Urn: urnAnyOf, Payload: marshal(t, &pipepb.AnyOfEnvironmentPayload{Environments: envs})}
+	}
+	docker := &pipepb.Environment{Urn: urnDocker}
+	ok := processEnv(t, "harness")
+	missing := &pipepb.Environment{Urn: urnProcess, Payload: marshal(t, &pipepb.ProcessPayload{Command: "/no/boot"})}
+	deep := ok
+	for range maxNesting + 1 {
+		deep = anyOf(deep)
+	}
+	for name, c := range map[string]struct {
+		env  *pipepb.Environment
+		errs []string
+	}{
+		"process":            {env: ok},
+		"external":           {env: externalEnv(t, "h:1")},
+		"second alternative": {env: anyOf(docker, ok)},
+		"docker":             {docker, []string{"docker", "LOOPBACK", "trestle boot"}},
+		"missing command":    {missing, []string{`"/no/boot"`, "not on this host"}},
+		"embedded":           {&pipepb.Environment{Urn: urnEmbedded}, []string{"embedded_python", "LOOPBACK"}},
+		"default":            {&pipepb.Environment{Urn: urnDefault}, []string{"LOOPBACK"}},
+		"unknown":            {&pipepb.Environment{Urn: "beam:env:moon:v1"}, []string{"beam:env:moon:v1"}},
+		"none":               {nil, []string{"LOOPBACK"}},
+		"no address":         {&pipepb.Environment{Urn: urnExternal}, []string{"host:port"}},
+		"no alternative":     {anyOf(docker, missing), []string{"docker", `"/no/boot"`}},
+		"empty alternatives": {anyOf(), []string{"no alternative"}},
+		"too deep":           {deep, []string{"nested"}},
+		"broken process":     {&pipepb.Environment{Urn: urnProcess, Payload: []byte{0xff}}, []string{"payload"}},
+		"broken external":    {&pipepb.Environment{Urn: urnExternal, Payload: []byte{0xff}}, []string{"payload"}},
+		"broken anyof":       {&pipepb.Environment{Urn: urnAnyOf, Payload: []byte{0xff}}, []string{"payload"}},
+	} {
+		err := Check(c.env)
+		if (err != nil) != (len(c.errs) > 0) {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if err != nil {
+			hasAll(t, name, err.Error(), c.errs...)
+		}
+	}
+}
+
+// How many workers an environment has follows from what its SDK can do and what the user wants.
+func TestWorkers(t *testing.T) {
+	plain := processEnv(t, "harness")
+	multi := proto.CloneOf(plain)
+	multi.Capabilities = []string{"x", multiCore}
+	ext := externalEnv(t, "h:1")
+	envs := map[string]*pipepb.Environment{
+		"plain": plain, "multi": multi, "ext": ext, "docker": {Urn: urnDocker},
+		"anyof": {Urn: urnAnyOf, Payload: marshal(t, &pipepb.AnyOfEnvironmentPayload{Environments: []*pipepb.Environment{{Urn: urnDocker}, multi}})},
+	}
+	for _, c := range []struct {
+		options map[string]any
+		want    map[string]int
+	}{
+		{nil, map[string]int{"plain": 8, "multi": 1, "ext": 8, "anyof": 1, "docker": 1, "nothing": 1}},
+		{map[string]any{"beam:option:environment_type:v1": "LOOPBACK"}, map[string]int{"plain": 8, "multi": 1, "ext": 1}},
+		{map[string]any{"beam:option:sdk_worker_parallelism:v1": 1}, map[string]int{"plain": 8, "multi": 1}},
+		{map[string]any{"beam:option:sdk_worker_parallelism:v1": 3}, map[string]int{"plain": 3, "multi": 3, "ext": 3}},
+		{map[string]any{"beam:option:sdk_worker_parallelism:v1": "3"}, map[string]int{"plain": 3}},
+		{map[string]any{"beam:option:sdk_worker_parallelism:v1": "many"}, map[string]int{"plain": 8}},
+		{map[string]any{"beam:option:sdk_worker_parallelism:v1": -2}, map[string]int{"plain": 8}},
+	} {
+		options, err := structpb.NewStruct(c.options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := NewPool(Config{Environments: envs, Options: options, Cores: 8})
+		for env, want := range c.want {
+			if got := p.Workers(env); got != want {
+				t.Errorf("%v: %s has %d workers, want %d", c.options, env, got, want)
+			}
+		}
+	}
+}
