@@ -13,7 +13,7 @@ import (
 
 const (
 	// maxText is what Parse looks at. A longer text is cut in its middle: what failed is at its ends.
-	maxText = 512 << 10
+	maxText = 256 << 10
 	// maxLines bounds Report.Text, and with it what a person has to scroll through.
 	maxLines = 25
 	// maxTrace leaves room for the summary and the transform.
@@ -34,9 +34,9 @@ type Report struct {
 	// Summary is the exception in one line: "ValueError: boom".
 	Summary string
 	// Trace is the stack trace in the language's own order and look: frames of the user's code and of what it called
-	// with their source lines where the SDK gives them, the exceptions that led to this one, and the further lines of
-	// a long message. Frames of the SDK are one line, "… 14 frames of the Beam SDK"; if there are no others, the
-	// innermost few are kept.
+	// with their source lines where the SDK gives them, the exceptions that led to this one, and a message of several
+	// lines whole. Frames of the SDK are one line, "… 14 frames of the Beam SDK"; if there are no others, the
+	// innermost few are kept. A trace is at most 23 lines; a longer one is cut in its middle.
 	Trace []string
 	// Language is "python", "java", "go" or "typescript", or "" when the text is not known.
 	Language string

@@ -54,7 +54,7 @@ func parseJava(lines []string) Report {
 //
 // Of a chain beyond reason both ends are kept, so that the work stays in proportion to the text.
 func javaErrors(lines []string) []javaError {
-	errs := make([]javaError, 1)
+	errs := []javaError{{}}
 	for _, line := range lines {
 		e := &errs[len(errs)-1]
 		if m := javaFrame.FindStringSubmatch(line); m != nil {
