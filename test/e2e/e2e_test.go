@@ -3,7 +3,6 @@ package e2e
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -17,11 +16,17 @@ import (
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/testing/ptest"
 	"go.uber.org/goleak"
 
+	"trestle/internal/cli"
 	"trestle/internal/server"
 )
 
-// TestMain becomes an SDK harness when the binary was started as one.
-func TestMain(m *testing.M) { ptest.Main(m) }
+// TestMain becomes what the binary was started as: `trestle boot`, an SDK harness, or the tests.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "boot" {
+		os.Exit(cli.Main())
+	}
+	ptest.Main(m)
+}
 
 // start starts a server for the test. When the test ends, nothing of it may be left: no file but histories and
 // artifacts, and no goroutine.
@@ -98,5 +103,3 @@ func numbers(n int) []int {
 	}
 	return out
 }
-
-func sprint(v ...any) string { return fmt.Sprint(v...) }

@@ -77,8 +77,9 @@ func (at place) pipelines(sdk, environment, endpoint string) ([]pipeline, error)
 		case loopback:
 			p.argv = append(p.argv, "--runner=universal", "--endpoint="+endpoint, "--environment_type=LOOPBACK")
 		case process:
+			// Without a worker binary the client compiles one out of its source, which takes minutes.
 			p.argv = append(p.argv, "--runner=universal", "--endpoint="+endpoint, "--environment_type=PROCESS",
-				"--environment_config="+mustConfig("go", nil))
+				"--environment_config="+mustConfig("go", nil), "--worker_binary="+at.golang)
 		}
 	case "java":
 		words = letters
