@@ -73,13 +73,17 @@ type jobServer struct {
 	fnpb.UnimplementedProvisionServiceServer
 	jobpb.UnimplementedArtifactRetrievalServiceServer
 	address string
+	gets    atomic.Int64
+
+	mu      sync.Mutex
 	info    *fnpb.ProvisionInfo
 	content map[string][]byte // by sha256
-	gets    atomic.Int64
 }
 
 func (s *jobServer) GetProvisionInfo(context.Context, *fnpb.GetProvisionInfoRequest) (*fnpb.GetProvisionInfoResponse, error) {
-	return &fnpb.GetProvisionInfoResponse{Info: s.info}, nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return &fnpb.GetProvisionInfoResponse{Info: proto.CloneOf(s.info)}, nil
 }
 
 func (s *jobServer) ResolveArtifacts(_ context.Context, r *jobpb.ResolveArtifactsRequest) (*jobpb.ResolveArtifactsResponse, error) {
@@ -92,12 +96,17 @@ func (s *jobServer) GetArtifact(r *jobpb.GetArtifactRequest, stream jobpb.Artifa
 	if err := proto.Unmarshal(r.GetArtifact().GetTypePayload(), &p); err != nil {
 		return err
 	}
-	return stream.Send(&jobpb.GetArtifactResponse{Data: s.content[p.GetSha256()]})
+	s.mu.Lock()
+	content := s.content[p.GetSha256()]
+	s.mu.Unlock()
+	return stream.Send(&jobpb.GetArtifactResponse{Data: content})
 }
 
 // add stages a file.
 func (s *jobServer) add(t *testing.T, name, role string, content []byte) {
 	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	sum := sha256.Sum256(content)
 	id := hex.EncodeToString(sum[:])
 	s.content[id] = content
