@@ -2,6 +2,7 @@ package harness
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -74,7 +75,10 @@ func (w *worker) run() {
 		close(w.settled)
 		err = w.watch(session, inst)
 	} else {
-		w.err = fmt.Errorf("start a worker of environment %q: %w", w.environment, err)
+		w.err = err
+		if exit := (*Exit)(nil); !errors.As(err, &exit) { // which says it all by itself
+			w.err = fmt.Errorf("start a worker of environment %q: %w", w.environment, err)
+		}
 		close(w.settled)
 	}
 	if inst != nil {
