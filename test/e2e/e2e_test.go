@@ -73,6 +73,11 @@ func submit(t *testing.T, s *server.Server, p *beam.Pipeline, environment, confi
 	set(t, jobopts.Endpoint, s.Endpoint())
 	set(t, jobopts.EnvironmentType, environment)
 	set(t, jobopts.EnvironmentConfig, config)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	set(t, jobopts.WorkerBinary, self)
 	set(t, jobopts.JobName, strings.ToLower(strings.ReplaceAll(t.Name(), "/", "-")))
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
