@@ -30,7 +30,7 @@ func (a *assembly) describe(s *Stage) {
 
 	s.Input.Source = d.port(fmt.Sprintf("stage-%d-source", s.Index), urn.RunnerSource, s.Input.Coder)
 	d.out.Transforms[s.Input.Source].Outputs = map[string]string{"out": s.Input.PCollection}
-	d.boundary(s.Input.PCollection, s.Input.Coder)
+	d.boundary(s.Input.PCollection, a.inside(s.Input))
 	for i := range s.Outputs {
 		out := &s.Outputs[i]
 		out.Sink = d.port(fmt.Sprintf("stage-%d-sink-%d", s.Index, i), urn.RunnerSink, out.Coder)
@@ -43,6 +43,16 @@ func (a *assembly) describe(s *Stage) {
 		d.boundary(side.PCollection, side.Coder)
 	}
 	s.Descriptor = d.out
+}
+
+// inside is the windowed coder that the stage's transforms see their input in. It is the wire's, but for groups that may
+// be read from state: that is said of the port alone. (Java's harness can make a state-backed coder for a port only.)
+func (a *assembly) inside(in Input) string {
+	if in.Group == nil || !in.Group.StateBacked {
+		return in.Coder
+	}
+	n := a.g.Node(in.Group.Transform)
+	return a.wires.windowed(a.grouped(n, false), a.window(n.Mains[0]))
 }
 
 type descriptor struct {
