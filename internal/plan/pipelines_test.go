@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/cockroachdb/datadriven"
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
+	"github.com/cockroachdb/datadriven"
 	"google.golang.org/protobuf/proto"
 
 	"trestle/internal/plan"

@@ -18,6 +18,7 @@ type validator struct {
 	p        *pipepb.Pipeline
 	c        *pipepb.Components
 	o        Options
+	combines *rewrite.Combines
 	problems []Problem
 	// coders has the ids that were looked at already.
 	coders map[string]bool
@@ -27,7 +28,10 @@ type validator struct {
 
 // validate is everything that is wrong with the pipeline, in the order of its transforms.
 func validate(p *pipepb.Pipeline, o Options) []Problem {
-	v := &validator{p: p, c: p.GetComponents(), o: o, coders: map[string]bool{}, refused: map[string]bool{}}
+	v := &validator{
+		p: p, c: p.GetComponents(), o: o, combines: rewrite.NewCombines(p),
+		coders: map[string]bool{}, refused: map[string]bool{},
+	}
 	if len(p.GetRootTransformIds()) == 0 {
 		v.report("", "it has no root transforms", "a pipeline needs at least one transform that is applied to its root")
 		return v.problems
@@ -38,7 +42,8 @@ func validate(p *pipepb.Pipeline, o Options) []Problem {
 		t := v.c.GetTransforms()[id]
 		n, err := graph.NewNode(id, t)
 		if err != nil {
-			v.report(v.name(id), err.Error(), "")
+			// The decoder's own words differ from build to build, and say nothing that helps.
+			v.report(v.name(id), "its payload is no ParDoPayload", "")
 			continue
 		}
 		v.transform(n)
@@ -103,7 +108,7 @@ func (v *validator) place(parent string) string {
 // primitives are the transforms that will do the work, a combine that is going to be lifted in place of its inside.
 func (v *validator) primitives() []string {
 	return rewrite.Primitives(v.p, func(id string) bool {
-		_, ok := rewrite.Liftable(v.p, id)
+		_, ok := v.combines.Liftable(id)
 		return ok && !v.o.DisableLifting
 	})
 }
@@ -117,7 +122,7 @@ func (v *validator) transform(n *graph.Node) {
 	}
 	kind, known := graph.KindOf(n.URN())
 	if n.URN() == urn.TransformCombinePerKey {
-		if env, ok := rewrite.Liftable(v.p, n.ID); ok && !v.o.DisableLifting {
+		if env, ok := v.combines.Liftable(n.ID); ok && !v.o.DisableLifting {
 			v.inEnvironment(n, env)
 			v.coder(n.Name(), combinePayload(n.Proto).GetAccumulatorCoderId())
 			v.grouping(n)

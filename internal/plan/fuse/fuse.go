@@ -98,8 +98,9 @@ func (b *builder) place(n *graph.Node) {
 	env := n.Proto.GetEnvironmentId()
 	splittable := n.URN() == urn.SDFProcessSizedElements
 
+	awaited := b.awaited(n)
 	if s := b.home[b.producer(input)]; s != nil {
-		reason := b.mustLeave(n, s)
+		reason := b.mustLeave(n, s, awaited)
 		if reason == "" {
 			b.join(n, s)
 			return
@@ -108,7 +109,7 @@ func (b *builder) place(n *graph.Node) {
 	}
 	if !b.o.Apart && !splittable {
 		for _, s := range b.readers[input] {
-			if s.Environment == env && !s.Splittable && b.dependsOn(n, s) == "" {
+			if _, waits := awaited[s]; s.Environment == env && !s.Splittable && !waits {
 				b.join(n, s)
 				return
 			}
@@ -126,7 +127,7 @@ func (b *builder) join(n *graph.Node, s *Stage) {
 }
 
 // mustLeave is the reason for which n cannot run in s, where its main input is made; "" if it can.
-func (b *builder) mustLeave(n *graph.Node, s *Stage) string {
+func (b *builder) mustLeave(n *graph.Node, s *Stage, awaited map[*Stage]string) string {
 	if b.o.Apart {
 		return "fusion is switched off"
 	}
@@ -139,35 +140,25 @@ func (b *builder) mustLeave(n *graph.Node, s *Stage) string {
 	if env := n.Proto.GetEnvironmentId(); env != s.Environment {
 		return fmt.Sprintf("different environments: %s and %s", s.Environment, env)
 	}
-	if tag := b.dependsOn(n, s); tag != "" {
+	if tag, waits := awaited[s]; waits {
 		return fmt.Sprintf("side input %s depends on the stage that makes the main input", tag)
 	}
 	return ""
 }
 
-// dependsOn is the local name of a side input of n that cannot be complete before s is; "" if there is none. With n in s,
-// the stage would wait for itself.
-func (b *builder) dependsOn(n *graph.Node, s *Stage) string {
-	for _, side := range n.Sides {
-		if b.reaches(side.PCollection, s) {
-			return side.Tag
+// awaited are the stages that have to be complete before n's side inputs are, by whatever way through whole stages, each
+// with the local name of a side input that waits for it. With n in one of them, that stage would wait for itself.
+func (b *builder) awaited(n *graph.Node) map[*Stage]string {
+	stages := map[*Stage]string{}
+	seen := map[string]bool{}
+	var todo []string
+	push := func(pc string) {
+		if !seen[pc] {
+			seen[pc] = true
+			todo = append(todo, pc)
 		}
 	}
-	return ""
-}
-
-// reaches tells whether s contributes to the PCollection, by whatever way through whole stages.
-func (b *builder) reaches(pcollection string, s *Stage) bool {
-	todo := []string{pcollection}
-	seenPCollections := map[string]bool{pcollection: true}
-	seenStages := map[*Stage]bool{}
 	inputs := func(n *graph.Node) {
-		push := func(pc string) {
-			if !seenPCollections[pc] {
-				seenPCollections[pc] = true
-				todo = append(todo, pc)
-			}
-		}
 		for _, pc := range n.Mains {
 			push(pc)
 		}
@@ -175,29 +166,28 @@ func (b *builder) reaches(pcollection string, s *Stage) bool {
 			push(side.PCollection)
 		}
 	}
-	for len(todo) > 0 {
-		pc := todo[len(todo)-1]
-		todo = todo[:len(todo)-1]
-		n := b.g.Producer(pc)
-		if n == nil {
-			continue
-		}
-		at := b.home[n.ID]
-		if at == nil {
-			inputs(n)
-			continue
-		}
-		if at == s {
-			return true
-		}
-		if !seenStages[at] {
-			seenStages[at] = true
-			for _, t := range at.Transforms {
-				inputs(t)
+	for _, side := range n.Sides {
+		push(side.PCollection)
+		for len(todo) > 0 {
+			from := b.g.Producer(todo[len(todo)-1])
+			todo = todo[:len(todo)-1]
+			if from == nil {
+				continue
+			}
+			at := b.home[from.ID]
+			if at == nil {
+				inputs(from)
+				continue
+			}
+			if _, known := stages[at]; !known {
+				stages[at] = side.Tag
+				for _, t := range at.Transforms {
+					inputs(t)
+				}
 			}
 		}
 	}
-	return false
+	return stages
 }
 
 // placeFlatten lets the SDK flatten what one stage makes. Any other Flatten is sunk: its readers take the records of each

@@ -16,21 +16,40 @@ import (
 //	KV(K, V) → Precombine → KV(K, A) → GroupByKey → KV(K, Iterable(A)) → MergeAccumulators → KV(K, A) → ExtractOutputs
 func liftCombines(p *pipepb.Pipeline) {
 	c := p.GetComponents()
+	combines := NewCombines(p)
 	for _, id := range slices.Sorted(maps.Keys(c.GetTransforms())) {
 		t := c.GetTransforms()[id]
-		if env, ok := Liftable(p, id); ok {
+		if env, ok := combines.Liftable(id); ok {
 			lift(c, id, t, env)
 		}
 	}
+}
+
+// Combines tells which combines of a pipeline can be lifted. The pipeline need not be valid.
+type Combines struct {
+	c *pipepb.Components
+	// readers has the primitive transforms that read a PCollection.
+	readers map[string][]string
+}
+
+// NewCombines looks at a pipeline.
+func NewCombines(p *pipepb.Pipeline) *Combines {
+	l := &Combines{c: p.GetComponents(), readers: map[string][]string{}}
+	for _, id := range Primitives(p, func(string) bool { return false }) {
+		for _, pc := range l.c.GetTransforms()[id].GetInputs() {
+			l.readers[pc] = append(l.readers[pc], id)
+		}
+	}
+	return l
 }
 
 // Liftable tells whether the transform is a combine_per_key that can be lifted, and the environment of its CombineFn.
 //
 // Lifting merges elements before they reach the grouping, so that a trigger that counts them would see too few: the rule
 // about triggers is the one that Beam's runners have. Merging windows do not matter: Precombine keeps each window's
-// accumulator by itself and the grouping merges them. The pipeline need not be valid.
-func Liftable(p *pipepb.Pipeline, id string) (environment string, ok bool) {
-	c := p.GetComponents()
+// accumulator by itself and the grouping merges them.
+func (l *Combines) Liftable(id string) (environment string, ok bool) {
+	c := l.c
 	t := c.GetTransforms()[id]
 	if t.GetSpec().GetUrn() != urn.TransformCombinePerKey || len(t.GetInputs()) != 1 || len(t.GetOutputs()) != 1 {
 		return "", false
@@ -51,7 +70,7 @@ func Liftable(p *pipepb.Pipeline, id string) (environment string, ok bool) {
 	if environment == "" {
 		environment = environmentWithin(c, t)
 	}
-	return environment, environment != "" && !readInside(p, id)
+	return environment, environment != "" && !l.readInside(id)
 }
 
 // sparseTrigger tells whether a trigger fires alike whether it sees every element or only one for each key and window.
@@ -94,27 +113,17 @@ func environmentWithin(c *pipepb.Components, t *pipepb.PTransform) string {
 
 // readInside tells whether something outside the composite reads a PCollection that is made inside it, other than the
 // composite's output: then the inside has to stay.
-func readInside(p *pipepb.Pipeline, id string) bool {
-	c := p.GetComponents()
-	t := c.GetTransforms()[id]
+func (l *Combines) readInside(id string) bool {
+	t := l.c.GetTransforms()[id]
+	subs := inside(l.c, t)
 	within := map[string]bool{id: true}
-	hidden := map[string]bool{}
-	for _, sub := range inside(c, t) {
+	for _, sub := range subs {
 		within[sub] = true
-		for _, pc := range c.GetTransforms()[sub].GetOutputs() {
-			hidden[pc] = true
-		}
 	}
-	if len(hidden) == 0 {
-		return false
-	}
-	delete(hidden, only(t.GetOutputs()))
-	for _, other := range Primitives(p, func(string) bool { return false }) {
-		if within[other] {
-			continue
-		}
-		for _, pc := range c.GetTransforms()[other].GetInputs() {
-			if hidden[pc] {
+	out := only(t.GetOutputs())
+	for _, sub := range subs {
+		for _, pc := range l.c.GetTransforms()[sub].GetOutputs() {
+			if pc != out && slices.ContainsFunc(l.readers[pc], func(reader string) bool { return !within[reader] }) {
 				return true
 			}
 		}
