@@ -54,12 +54,12 @@ wordcount: build $(text) $(foreach s,$(sdks),$($(s)))
 	  -sdk '$(sdks)' -environment '$(environments)' \
 	  -python $(dir $(python)) -go $(go) -java $(dir $(java)) -typescript $(dir $(typescript))
 
-# The set-up goes first and side by side (it waits for the network more than it computes); the rest one after another, the cheap ones
-# first, so that a failure shows early and its output stands alone.
+# The set-up goes first and side by side, since it waits for the network more than it computes; then one thing after
+# another, the cheap ones first, so that a failure shows early and its output stands alone. All are tried (-k).
 test:
 	@$(MAKE) --no-print-directory -j 3 setup
-	@$(MAKE) --no-print-directory -j 1 build vet lint unit race fuzz
-	@$(MAKE) --no-print-directory wordcount SDK='python go java typescript' ENVIRONMENT='loopback process run'
+	@$(MAKE) --no-print-directory -k -j 1 build vet lint unit race fuzz wordcount \
+	  SDK='python go java typescript' ENVIRONMENT='loopback process run'
 
 setup: $(lint) $(text) $(python) $(go) $(java) $(typescript)
 
