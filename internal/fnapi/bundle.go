@@ -13,6 +13,11 @@ import (
 type BundleSpec struct {
 	// Descriptor is an id that AddDescriptor has answered with.
 	Descriptor string
+	// Source is the descriptor's source transform that Elements are for.
+	Source string
+	// Elements, if there are any, are all of the bundle's input: they travel inside the instruction, which the SDK must
+	// have declared that it takes (beam:protocol:control_request_elements_embedding:v1). Neither Send nor End is called.
+	Elements []byte
 	// Sinks are the ids of the descriptor's sink transforms: the bundle is done when each has ended its output.
 	Sinks []string
 	// Receive takes the output of a sink, in order. Calls are serialised; data is valid until Receive returns. An
@@ -76,7 +81,7 @@ func (s *Session) StartBundle(ctx context.Context, spec BundleSpec) (*Bundle, er
 	err := s.sendInstruction(b.ctx, &fnpb.InstructionRequest{
 		InstructionId: b.id,
 		Request: &fnpb.InstructionRequest_ProcessBundle{
-			ProcessBundle: &fnpb.ProcessBundleRequest{ProcessBundleDescriptorId: spec.Descriptor},
+			ProcessBundle: &fnpb.ProcessBundleRequest{ProcessBundleDescriptorId: spec.Descriptor, Elements: embedded(b.id, spec)},
 		},
 	})
 	if err != nil {
@@ -84,6 +89,17 @@ func (s *Session) StartBundle(ctx context.Context, spec BundleSpec) (*Bundle, er
 		return nil, err
 	}
 	return b, nil
+}
+
+// embedded is the input that travels with the instruction: all of it or none (ProcessBundleRequest.elements).
+func embedded(id string, spec BundleSpec) *fnpb.Elements {
+	if len(spec.Elements) == 0 {
+		return nil
+	}
+	return &fnpb.Elements{Data: []*fnpb.Elements_Data{
+		{InstructionId: id, TransformId: spec.Source, Data: spec.Elements},
+		{InstructionId: id, TransformId: spec.Source, IsLast: true},
+	}}
 }
 
 // ID is the bundle's instruction id, which also marks the harness's log entries about it.
@@ -185,6 +201,22 @@ func (b *Bundle) awaitResponse() {
 	}
 	b.response = r.GetProcessBundle()
 	close(b.responded)
+	if e := b.response.GetElements(); e != nil {
+		b.enqueueEmbedded(e)
+	}
+}
+
+// enqueueEmbedded takes output that came with the response: then it is all of the bundle's (ProcessBundleResponse.elements).
+func (b *Bundle) enqueueEmbedded(e *fnpb.Elements) {
+	for _, d := range e.GetData() {
+		b.enqueue(part{transform: d.GetTransformId(), payload: d.GetData()}, mem.SliceBuffer(nil))
+	}
+	for _, t := range e.GetTimers() {
+		b.enqueue(part{transform: t.GetTransformId(), timers: true}, mem.SliceBuffer(nil))
+	}
+	for _, sink := range b.spec.Sinks {
+		b.enqueue(part{transform: sink, last: true}, mem.SliceBuffer(nil))
+	}
 }
 
 // enqueue is called by the data stream's reader; it takes one reference to buf.

@@ -215,6 +215,33 @@ func TestBundle(t *testing.T) {
 	}
 }
 
+// A small bundle's input travels in its instruction, and its output in the response.
+func TestEmbedded(t *testing.T) {
+	server, conn := serve(t)
+	session := expect(t, server, Worker{ID: "w"})
+	h := dial(t, conn, "w")
+	var received []byte
+	b := start(t, session, BundleSpec{Source: "in", Elements: []byte("hello"), Sinks: []string{"out", "empty"},
+		Receive: func(_ context.Context, _ string, data []byte) error {
+			received = append(received, data...)
+			return nil
+		}})
+	r := h.instruction()
+	sent := r.GetProcessBundle().GetElements().GetData()
+	if len(sent) != 2 || string(sent[0].GetData()) != "hello" || sent[0].GetTransformId() != "in" || !sent[1].GetIsLast() {
+		t.Errorf("sent %v", sent)
+	}
+	h.answer(&fnpb.InstructionResponse{InstructionId: r.GetInstructionId(), Response: &fnpb.InstructionResponse_ProcessBundle{
+		ProcessBundle: &fnpb.ProcessBundleResponse{Elements: &fnpb.Elements{Data: []*fnpb.Elements_Data{
+			{InstructionId: r.GetInstructionId(), TransformId: "out", Data: []byte("a")},
+			{InstructionId: r.GetInstructionId(), TransformId: "out", Data: []byte("b")},
+		}}},
+	}})
+	if _, err := b.Wait(); err != nil || string(received) != "ab" {
+		t.Errorf("Wait: %v; received %q", err, received)
+	}
+}
+
 // An error that the SDK reports fails the bundle while its elements are still being sent.
 func TestUserError(t *testing.T) {
 	server, conn := serve(t)

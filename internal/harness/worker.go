@@ -11,6 +11,7 @@ import (
 	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
 
+	"trestle/internal/beam/urn"
 	"trestle/internal/fnapi"
 )
 
@@ -124,20 +125,21 @@ func (w *worker) start() (*fnapi.Session, instance, error) {
 	return session, inst, nil
 }
 
-// provision is what the harness learns from GetProvisionInfo. No capability is declared yet: short ids of monitoring
-// infos and elements in control messages are ones that we would have to understand.
+// provision is what the harness learns from GetProvisionInfo. Of the capabilities that a runner can declare, Trestle has
+// the one that lets small output come with a bundle's response.
 func (w *worker) provision() *fnpb.ProvisionInfo {
 	cfg := &w.pool.cfg
 	here := func() *pipepb.ApiServiceDescriptor { return &pipepb.ApiServiceDescriptor{Url: cfg.Endpoint} }
 	return &fnpb.ProvisionInfo{
-		PipelineOptions:  cfg.Options,
-		RetrievalToken:   cfg.RetrievalToken,
-		StatusEndpoint:   here(),
-		LoggingEndpoint:  here(),
-		ArtifactEndpoint: here(),
-		ControlEndpoint:  here(),
-		Dependencies:     cfg.Dependencies[w.environment],
-		Metadata:         map[string]string{"job_id": cfg.Job, "job_name": cfg.JobName},
+		PipelineOptions:    cfg.Options,
+		RetrievalToken:     cfg.RetrievalToken,
+		StatusEndpoint:     here(),
+		LoggingEndpoint:    here(),
+		ArtifactEndpoint:   here(),
+		ControlEndpoint:    here(),
+		Dependencies:       cfg.Dependencies[w.environment],
+		RunnerCapabilities: []string{urn.RunnerControlResponseElements},
+		Metadata:           map[string]string{"job_id": cfg.Job, "job_name": cfg.JobName},
 	}
 }
 

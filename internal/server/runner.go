@@ -9,6 +9,7 @@ import (
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"trestle/internal/artifact"
 	"trestle/internal/engine"
 	"trestle/internal/harness"
 	"trestle/internal/job"
@@ -34,6 +35,11 @@ func (r *runner) Check(_ context.Context, p *pipepb.Pipeline, options *structpb.
 			errs = append(errs, fmt.Errorf("environment %s: %w", id, err))
 		}
 	}
+	dependencies := map[string][]*pipepb.ArtifactInformation{}
+	for id, env := range environments {
+		dependencies[id] = env.GetDependencies()
+	}
+	errs = append(errs, artifact.Check(dependencies))
 	_, err = job.Parallelism(options)
 	return errors.Join(append(errs, err)...)
 }

@@ -4,28 +4,39 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
 
+	"trestle/internal/beam/urn"
 	"trestle/internal/fnapi"
 	"trestle/internal/shuffle"
 )
 
 var errNoInput = errors.New("a block for an input that takes none")
 
-// bundles is the runner of a stage with an environment: it takes records to the harness in bundles, one at a time.
+// embedBytes is how much input travels inside the bundle's own instruction: a data stream's round trip costs a tiny
+// bundle more than a second copy does.
+const embedBytes = 16 << 10
+
+// bundles is the runner of a stage with an environment: it takes records to the harness in bundles, one at a time. A
+// bundle that fails is tried again (retry.go); what it has put out counts once it has succeeded.
 type bundles struct {
 	spec    Spec
 	source  string
 	sinks   map[string]int // sink transform id → index in the outlets
 	outlets *outlets
 	state   *stateServer
+	embeds  bool // the SDK takes elements inside the instruction
 
-	session    *fnapi.Session // nil before the first bundle
+	session    *fnapi.Session // nil before the first bundle, and when it was lost
 	descriptor string
-	open       *fnapi.Bundle // nil between bundles
-	residuals  []residual    // work that the harness gave back
+	open       *fnapi.Bundle // nil between bundles, and before a small one is sent
+	small      []byte        // input of a bundle that is not open yet
+	input      *shuffle.Pages
+	tries      tries
+	residuals  []residual // work that the harness gave back
 }
 
 // residual is a part of an element that a bundle did not do.
@@ -39,29 +50,36 @@ func newBundles(s Spec, o *outlets) *bundles {
 	for i, out := range s.Stage.Outputs {
 		b.sinks[out.Sink] = i
 	}
+	environment := s.Plan.Pipeline.GetComponents().GetEnvironments()[s.Stage.Environment]
+	b.embeds = slices.Contains(environment.GetCapabilities(), urn.ProtocolControlRequestElements)
 	b.state = &stateServer{views: s.Views, stage: s.Stage}
 	return b
 }
 
 func (b *bundles) process(ctx context.Context, records []byte) error {
-	if err := b.begin(ctx); err != nil {
+	if err := b.remember(records); err != nil {
 		return err
 	}
-	defer b.guard(ctx)()
-	if err := b.open.Send(b.source, records); err != nil {
-		return b.failed(err)
+	if b.tries.failed() {
+		return nil // the whole bundle is tried again when it is cut
 	}
-	return nil
+	if b.embeds && b.open == nil && len(b.small)+len(records) <= embedBytes {
+		b.small = append(b.small, records...)
+		return nil
+	}
+	err := b.begin(ctx, nil)
+	if err == nil && len(b.small) > 0 {
+		err = b.send(ctx, b.small)
+		b.small = b.small[:0]
+	}
+	if err == nil {
+		err = b.send(ctx, records)
+	}
+	return b.failure(ctx, err)
 }
 
-// guard ends the open bundle when ctx ends, until the function that it returns is called.
-func (b *bundles) guard(ctx context.Context) (stop func() bool) {
-	open := b.open
-	return context.AfterFunc(ctx, func() { open.Abort(context.Cause(ctx)) })
-}
-
-// begin opens a bundle unless one is open.
-func (b *bundles) begin(ctx context.Context) error {
+// begin opens a bundle unless one is open. With elements, these are all of its input.
+func (b *bundles) begin(ctx context.Context, elements []byte) error {
 	if b.open != nil {
 		return nil
 	}
@@ -79,12 +97,15 @@ func (b *bundles) begin(ctx context.Context) error {
 	for sink := range b.sinks {
 		sinks = append(sinks, sink)
 	}
+	outlets := b.outlets
 	// The bundle outlives this call: Close abandons it.
 	open, err := b.session.StartBundle(context.WithoutCancel(ctx), fnapi.BundleSpec{
 		Descriptor: b.descriptor,
+		Source:     b.source,
+		Elements:   elements,
 		Sinks:      sinks,
 		Receive: func(ctx context.Context, sink string, data []byte) error {
-			return b.outlets.write(ctx, b.sinks[sink], data)
+			return asOwn(outlets.write(ctx, b.sinks[sink], data))
 		},
 		State: b.state.answer,
 	})
@@ -95,24 +116,51 @@ func (b *bundles) begin(ctx context.Context) error {
 	return nil
 }
 
-func (b *bundles) cut(ctx context.Context) error {
+func (b *bundles) send(ctx context.Context, records []byte) error {
+	defer b.guard(ctx)()
+	return b.open.Send(b.source, records)
+}
+
+// guard ends the open bundle when ctx ends, until the function that it returns is called.
+func (b *bundles) guard(ctx context.Context) (stop func() bool) {
+	open := b.open
+	return context.AfterFunc(ctx, func() { open.Abort(context.Cause(ctx)) })
+}
+
+// complete ends the bundle's input and waits for the end of its work.
+func (b *bundles) complete(ctx context.Context) (*fnpb.ProcessBundleResponse, error) {
 	if b.open == nil {
-		return nil
+		if err := b.begin(ctx, b.small); err != nil {
+			return nil, err
+		}
+		b.small = b.small[:0]
+		defer b.guard(ctx)()
+		return b.open.Wait()
 	}
-	stop := b.guard(ctx)
-	err := b.open.End(b.source)
-	var response *fnpb.ProcessBundleResponse
-	if err == nil {
-		response, err = b.open.Wait()
+	defer b.guard(ctx)()
+	if err := b.open.End(b.source); err != nil {
+		return nil, err
 	}
-	stop()
+	return b.open.Wait()
+}
+
+func (b *bundles) cut(ctx context.Context) error {
+	if b.input == nil {
+		return nil // nothing is under way
+	}
+	response, err := b.attempt(ctx)
 	if err != nil {
-		return b.failed(err)
+		return err
 	}
 	id := b.open.ID()
 	b.open = nil
-	b.state.release()
 	if err := b.outlets.flush(ctx); err != nil {
+		return err
+	}
+	if err := b.spec.Out.Settle(ctx, true); err != nil {
+		return err
+	}
+	if err := b.forget(); err != nil {
 		return err
 	}
 	b.spec.Out.Metrics(response.GetMonitoringInfos())
@@ -163,18 +211,12 @@ func (b *bundles) finish(ctx context.Context) error {
 	}
 }
 
-func (b *bundles) abandon() {
+func (b *bundles) abandon() error {
 	if b.open != nil {
 		b.open.Abort(errClosed)
 		b.open = nil
 	}
-	b.state.release()
-}
-
-// failed is the error of the open bundle, which is over.
-func (b *bundles) failed(err error) error {
-	b.abandon()
-	return err
+	return b.forget()
 }
 
 func (b *bundles) keep(values *shuffle.Pages) []byte { return b.state.keep(values) }

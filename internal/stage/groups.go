@@ -51,9 +51,11 @@ func newGroups(s Spec, r runner) (*groups, error) {
 	return in, nil
 }
 
-func (g *groups) process(_ context.Context, keyGroup int, block []byte) error {
-	return g.grouper.Add(keyGroup, block)
+func (g *groups) process(_ context.Context, from Delivery, block []byte) error {
+	return g.grouper.Add(from.KeyGroup, block)
 }
+
+func (g *groups) settle(attempt Attempt, keep bool) error { return nil }
 
 func (g *groups) end(ctx context.Context) error {
 	sorted, err := g.grouper.Seal()

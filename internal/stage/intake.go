@@ -2,6 +2,7 @@ package stage
 
 import (
 	"context"
+	"errors"
 
 	"trestle/internal/beam/coder"
 	"trestle/internal/plan"
@@ -16,11 +17,14 @@ type runner interface {
 	// finish is the last call: it cuts, and processes what the stage has left for later (residuals).
 	finish(ctx context.Context) error
 	// abandon gives up what is under way.
-	abandon()
+	abandon() error
 }
 
 // passThrough is the runner of a stage without an environment: its input is its output.
-type passThrough struct{ outlets *outlets }
+type passThrough struct {
+	outlets *outlets
+	out     Output
+}
 
 func (p *passThrough) process(ctx context.Context, records []byte) error {
 	for i := range p.outlets.outputs {
@@ -31,9 +35,16 @@ func (p *passThrough) process(ctx context.Context, records []byte) error {
 	return nil
 }
 
-func (p *passThrough) cut(ctx context.Context) error    { return p.outlets.flush(ctx) }
-func (p *passThrough) finish(ctx context.Context) error { return p.outlets.flush(ctx) }
-func (p *passThrough) abandon()                         {}
+func (p *passThrough) cut(ctx context.Context) error {
+	if err := p.outlets.flush(ctx); err != nil {
+		return err
+	}
+	return p.out.Settle(ctx, true)
+}
+
+func (p *passThrough) finish(ctx context.Context) error { return p.cut(ctx) }
+
+func (p *passThrough) abandon() error { return nil }
 
 // impulse is the intake of a root stage: the stage's first task gets one empty element, at the beginning of time, in
 // the global window (beam:transform:impulse:v1).
@@ -42,7 +53,9 @@ type impulse struct {
 	first  bool
 }
 
-func (i *impulse) process(context.Context, int, []byte) error { return errNoInput }
+func (i *impulse) process(context.Context, Delivery, []byte) error { return errNoInput }
+
+func (i *impulse) settle(Attempt, bool) error { return errNoInput }
 
 func (i *impulse) end(ctx context.Context) error {
 	if !i.first {
@@ -75,7 +88,7 @@ func newElements(s Spec, r runner) *elements {
 	return e
 }
 
-func (e *elements) process(ctx context.Context, _ int, block []byte) error {
+func (e *elements) process(ctx context.Context, _ Delivery, block []byte) error {
 	if err := e.runner.process(ctx, block); err != nil {
 		return err
 	}
@@ -85,6 +98,10 @@ func (e *elements) process(ctx context.Context, _ int, block []byte) error {
 	}
 	e.taken = 0
 	return e.runner.cut(ctx)
+}
+
+func (e *elements) settle(Attempt, bool) error {
+	return errors.New("elements arrive settled: only keyed inputs know attempts")
 }
 
 func (e *elements) end(context.Context) error { return nil }

@@ -40,7 +40,9 @@ type Spec struct {
 	// BundleBytes is how much input a bundle takes before it is finished and the next one begins; 0 stands for
 	// DefaultBundleBytes.
 	BundleBytes int
-	Log         *slog.Logger
+	// Attempts is how often a bundle is tried before its failure is the task's; 0 stands for DefaultAttempts.
+	Attempts int
+	Log      *slog.Logger
 }
 
 // DefaultBundleBytes bounds a bundle's input. The fixed cost of a bundle is about a millisecond, which 32 MiB hide at
@@ -50,7 +52,9 @@ const DefaultBundleBytes = 32 << 20
 // intake turns what arrives on the main input into elements for a run.
 type intake interface {
 	// process takes a block.
-	process(ctx context.Context, keyGroup int, block []byte) error
+	process(ctx context.Context, from Delivery, block []byte) error
+	// settle keeps or forgets the blocks of an attempt.
+	settle(attempt Attempt, keep bool) error
 	// end processes what is left.
 	end(ctx context.Context) error
 	// close releases what the intake holds.
@@ -62,6 +66,9 @@ func Open(s Spec) (Task, error) {
 	if s.BundleBytes == 0 {
 		s.BundleBytes = DefaultBundleBytes
 	}
+	if s.Attempts == 0 {
+		s.Attempts = DefaultAttempts
+	}
 	t := &task{spec: s}
 	t.ctx, t.cancel = context.WithCancelCause(context.Background())
 	outlets, err := newOutlets(s)
@@ -69,7 +76,7 @@ func Open(s Spec) (Task, error) {
 		return nil, t.errorf("open", err)
 	}
 	if s.Stage.Environment == "" {
-		t.runner = &passThrough{outlets: outlets}
+		t.runner = &passThrough{outlets: outlets, out: s.Out}
 	} else {
 		t.runner = newBundles(s, outlets)
 	}

@@ -14,11 +14,12 @@ import (
 // contract in process (docs/protocols/task.md). Calls are serialised by the engine, but for Close, which may come at any
 // time from any goroutine. An error from any call is final: the engine closes the task.
 type Task interface {
-	// Process brings a block of records for an input: MainInput, or 1 + the index of a side input. For a keyed input,
-	// keyGroup is the block's key group; otherwise it is 0. A side input's blocks reach each worker once, through any
-	// one of its tasks of the stage. The block stays the caller's once Process has returned. Process may block: that
-	// is back-pressure.
-	Process(ctx context.Context, input, keyGroup int, block []byte) error
+	// Process brings a block of records. A side input's blocks reach each worker once, through any one of its tasks of
+	// the stage. The block stays the caller's once Process has returned. Process may block: that is back-pressure.
+	Process(ctx context.Context, from Delivery, block []byte) error
+	// Settle says what became of an attempt: its blocks count from now on, or they are to be forgotten. No more blocks
+	// of it follow.
+	Settle(ctx context.Context, attempt Attempt, keep bool) error
 	// End says that nothing more will arrive on the input. A side input's End makes it readable, and comes before the
 	// first block of a main input of elements, and before the main input's End in any case. The main input's End
 	// returns when the task has emitted all that follows from its input.
@@ -28,12 +29,30 @@ type Task interface {
 	Close() error
 }
 
+// Attempt tells which try at a bundle a block was sent by, so that the blocks of a failed one can be forgotten. Attempt 0
+// is for blocks that are never taken back: an engine that restarts whole tasks sends nothing else.
+type Attempt = uint64
+
+// Delivery is where a block belongs.
+type Delivery struct {
+	// Input is MainInput, or 1 + the index of a side input.
+	Input int
+	// KeyGroup is the block's key group, of a keyed input; otherwise it is 0.
+	KeyGroup int
+	// Attempt is not 0 on keyed inputs only: such a block counts once its attempt has been settled.
+	Attempt Attempt
+}
+
 // Output is the engine's side of the contract. Its methods may be called from any goroutine of the task.
 type Output interface {
 	// Emit passes a block on through an exchange, named by its id in the plan. Blocks of one key group are passed on
 	// in the order of the calls. The block stays the task's once Emit has returned. Emit may block: that is
 	// back-pressure.
 	Emit(ctx context.Context, exchange, keyGroup int, block []byte) error
+	// Settle ends a bundle: what has been emitted since the last Settle counts (keep), or is to be forgotten, because the
+	// bundle has failed and is tried again. An engine that cannot take blocks back answers with an error, and restarts
+	// the task in its own way.
+	Settle(ctx context.Context, keep bool) error
 	// Quiet says that nothing more can come of this task: its input has ended and no residual is left.
 	Quiet()
 	// Message is for a person to read, in the job's event log.
@@ -42,7 +61,7 @@ type Output interface {
 	Metrics(infos []*pipepb.MonitoringInfo)
 }
 
-// MainInput is the index of a stage's main input in Process and End; its side inputs follow in the order of the plan.
+// MainInput is the index of a stage's main input; its side inputs follow in the order of the plan.
 const MainInput = 0
 
 // task implements Task.
@@ -79,13 +98,17 @@ func (t *task) errorf(what string, err error) error {
 	return fmt.Errorf("stage %q, task %d: %s: %w", t.spec.Stage.Name, t.spec.Index, what, err)
 }
 
-func (t *task) Process(ctx context.Context, input, keyGroup int, block []byte) error {
+func (t *task) Process(ctx context.Context, from Delivery, block []byte) error {
 	return t.call(ctx, "process", func(ctx context.Context) error {
-		if input == MainInput {
-			return t.intake.process(ctx, keyGroup, block)
+		if from.Input == MainInput {
+			return t.intake.process(ctx, from, block)
 		}
-		return t.spec.Views.add(input-1, block)
+		return t.spec.Views.add(from.Input-1, block)
 	})
+}
+
+func (t *task) Settle(ctx context.Context, attempt Attempt, keep bool) error {
+	return t.call(ctx, "settle", func(context.Context) error { return t.intake.settle(attempt, keep) })
 }
 
 func (t *task) End(ctx context.Context, input int) error {
@@ -112,6 +135,5 @@ func (t *task) Close() error {
 		return nil
 	}
 	t.closed = true
-	t.runner.abandon()
-	return t.intake.close()
+	return errors.Join(t.runner.abandon(), t.intake.close())
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
@@ -18,6 +19,7 @@ import (
 	"trestle/internal/engine"
 	"trestle/internal/harness"
 	"trestle/internal/shuffle"
+	"trestle/internal/stage"
 )
 
 // run is one job.
@@ -32,9 +34,10 @@ type run struct {
 	cancel context.CancelCauseFunc
 	done   chan struct{}
 
-	store  *shuffle.Store
-	pool   *harness.Pool
-	stages []*stageRun
+	store    *shuffle.Store
+	pool     *harness.Pool
+	stages   []*stageRun
+	attempts atomic.Uint64 // numbers the attempts of the job's bundles
 
 	metrics struct {
 		sync.Mutex
@@ -77,7 +80,7 @@ func (r *run) report(err, left error) {
 	case errors.Is(err, errCancelled):
 		r.job.Events.State(jobpb.JobState_CANCELLED)
 	default:
-		r.job.Events.Message(jobpb.JobMessage_JOB_MESSAGE_ERROR, r.describe(err))
+		r.job.Events.Message(jobpb.JobMessage_JOB_MESSAGE_ERROR, stage.Describe(r.job.Plan, err))
 		r.job.Events.State(jobpb.JobState_FAILED)
 	}
 }

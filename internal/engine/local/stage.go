@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"sync/atomic"
 
 	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
@@ -18,38 +19,58 @@ import (
 
 // stageRun is a stage of a running job.
 type stageRun struct {
-	run   *run
-	plan  *plan.Stage
-	tasks []*taskRun
-	views *stage.Views
-	main  *input
-	sides []*input
-	queue *shuffle.Spool // of a stage that takes elements; shared by its tasks: an idle one takes the next block
-	ended atomic.Int32   // how many tasks have ended
+	run        *run
+	plan       *plan.Stage
+	tasks      []*taskRun
+	views      *stage.Views
+	main       *input
+	sides      []*input
+	sideInputs sync.Mutex   // held by the task that fills the views
+	ended      atomic.Int32 // how many tasks have ended
 }
 
 // input is an input of a stage: it has ended when all of its senders have.
 type input struct {
 	senders atomic.Int32
 	ended   chan struct{}
+	// queue holds the blocks of a side input, or of a main input of elements: the stage's tasks share it, and an idle one
+	// takes the next block. Nil for other inputs.
+	queue *shuffle.Spool
 }
 
-func newInput(senders int) *input {
-	in := &input{ended: make(chan struct{})}
+func newInput(senders int, queue *shuffle.Spool) *input {
+	in := &input{ended: make(chan struct{}), queue: queue}
 	in.senders.Store(int32(senders))
 	if senders == 0 {
-		close(in.ended)
+		in.end()
 	}
 	return in
 }
 
-// senderEnded says that one sender will send no more, and tells whether it was the last.
-func (in *input) senderEnded() bool {
-	if in.senders.Add(-1) > 0 {
-		return false
+// senderEnded says that one sender will send no more.
+func (in *input) senderEnded() {
+	if in.senders.Add(-1) == 0 {
+		in.end()
+	}
+}
+
+func (in *input) end() {
+	if in.queue != nil {
+		in.queue.Seal()
 	}
 	close(in.ended)
-	return true
+}
+
+// Settle keeps or drops what an attempt has put into the queue.
+func (in *input) Settle(_ context.Context, attempt stage.Attempt, keep bool) error {
+	return nil
+}
+
+func (in *input) close() error {
+	if in.queue == nil {
+		return nil
+	}
+	return in.queue.Close()
 }
 
 func (in *input) wait(ctx context.Context) error {
@@ -66,6 +87,15 @@ type taskRun struct {
 	stage *stageRun
 	index int
 	task  stage.Task
+
+	mu      sync.Mutex // outputs come from any goroutine of the task
+	attempt stage.Attempt
+	sent    map[receiver]bool // who has blocks of the attempt
+}
+
+// receiver is where blocks of an attempt wait to be settled: a task with a keyed input, a queue, or a side input's.
+type receiver interface {
+	Settle(ctx context.Context, attempt stage.Attempt, keep bool) error
 }
 
 // open makes a stage's tasks.
@@ -74,17 +104,19 @@ func (r *run) open(s *plan.Stage) (*stageRun, error) {
 	if err != nil {
 		return nil, fmt.Errorf("stage %q: %w", s.Name, err)
 	}
-	made := &stageRun{run: r, plan: s, views: views, main: newInput(len(s.Input.Exchanges))}
+	made := &stageRun{run: r, plan: s, views: views}
 	for _, side := range s.SideInputs {
-		made.sides = append(made.sides, newInput(len(side.Exchanges)))
+		made.sides = append(made.sides, newInput(len(side.Exchanges), r.store.NewSpool()))
 	}
 	parallelism := r.parallelism
+	var queue *shuffle.Spool
 	switch s.Input.Kind {
 	case plan.Impulse:
 		parallelism = 1
 	case plan.Elements:
-		made.queue = r.store.NewSpool()
+		queue = r.store.NewSpool()
 	}
+	made.main = newInput(len(s.Input.Exchanges), queue)
 	for i := range parallelism {
 		t := &taskRun{stage: made, index: i}
 		spec := stage.Spec{
@@ -118,8 +150,8 @@ func (s *stageRun) close() error {
 		errs = append(errs, t.task.Close())
 	}
 	errs = append(errs, s.views.Close())
-	if s.queue != nil {
-		errs = append(errs, s.queue.Close())
+	for _, in := range append(s.sides, s.main) {
+		errs = append(errs, in.close())
 	}
 	return errors.Join(errs...)
 }
@@ -127,16 +159,13 @@ func (s *stageRun) close() error {
 // main drives a task through its life.
 func (t *taskRun) main(ctx context.Context) error {
 	s := t.stage
-	for i, side := range s.sides {
-		if err := side.wait(ctx); err != nil {
-			return err
-		}
-		if err := t.task.End(ctx, stage.MainInput+1+i); err != nil {
+	for i := range s.sides {
+		if err := t.sideInput(ctx, i); err != nil {
 			return err
 		}
 	}
-	if s.queue != nil {
-		if err := t.drain(ctx); err != nil {
+	if s.main.queue != nil {
+		if err := t.drain(ctx, s.main, stage.MainInput); err != nil {
 			return err
 		}
 	}
@@ -155,17 +184,31 @@ func (t *taskRun) main(ctx context.Context) error {
 	return nil
 }
 
-// drain brings the queue's blocks to the task until the queue has ended.
-func (t *taskRun) drain(ctx context.Context) error {
+// sideInput makes a side input readable. One process is one worker: the first task to come fills the view for all.
+func (t *taskRun) sideInput(ctx context.Context, i int) error {
+	s := t.stage
+	if err := s.sides[i].wait(ctx); err != nil {
+		return err
+	}
+	s.sideInputs.Lock()
+	defer s.sideInputs.Unlock()
+	if err := t.drain(ctx, s.sides[i], stage.MainInput+1+i); err != nil {
+		return err
+	}
+	return t.task.End(ctx, stage.MainInput+1+i)
+}
+
+// drain brings a queue's blocks to the task until the queue has ended.
+func (t *taskRun) drain(ctx context.Context, in *input, number int) error {
 	for {
-		block, err := t.stage.queue.Get(ctx)
+		block, err := in.queue.Get(ctx)
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
 			return fmt.Errorf("stage %q: input: %w", t.stage.plan.Name, err)
 		}
-		if err := t.task.Process(ctx, stage.MainInput, 0, block); err != nil {
+		if err := t.task.Process(ctx, stage.Delivery{Input: number}, block); err != nil {
 			return err
 		}
 	}
@@ -182,8 +225,8 @@ func (s *stageRun) finish() error {
 			to := r.stages[e.To]
 			if e.Side >= 0 {
 				to.sides[e.Side].senderEnded()
-			} else if to.main.senderEnded() && to.queue != nil {
-				to.queue.Seal()
+			} else {
+				to.main.senderEnded()
 			}
 		}
 	}
@@ -197,14 +240,43 @@ func (t *taskRun) Emit(ctx context.Context, exchange, keyGroup int, block []byte
 	to := r.stages[e.To]
 	switch {
 	case e.Side >= 0:
-		// One process, one worker: any task takes the side input's blocks for all.
-		return to.tasks[0].task.Process(ctx, stage.MainInput+1+e.Side, 0, block)
+		side := to.sides[e.Side]
+		return side.queue.Put(ctx, block)
 	case e.Kind == plan.Keyed:
-		owner := keyGroup * len(to.tasks) / r.cfg.KeyGroups
-		return to.tasks[owner].task.Process(ctx, stage.MainInput, keyGroup, block)
+		owner := to.tasks[keyGroup*len(to.tasks)/r.cfg.KeyGroups].task
+		return owner.Process(ctx, stage.Delivery{KeyGroup: keyGroup, Attempt: t.sending(owner)}, block)
 	default:
-		return to.queue.Put(ctx, block)
+		return to.main.queue.Put(ctx, block)
 	}
+}
+
+// sending is the task's attempt under way, of which a block goes to a receiver.
+func (t *taskRun) sending(to receiver) stage.Attempt {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.attempt == 0 {
+		t.attempt = stage.Attempt(t.stage.run.attempts.Add(1))
+		t.sent = map[receiver]bool{}
+	}
+	t.sent[to] = true
+	return t.attempt
+}
+
+// Settle ends the attempt at each receiver.
+func (t *taskRun) Settle(ctx context.Context, keep bool) error {
+	if !keep {
+		return errors.New("attempts cannot be dropped yet")
+	}
+	t.mu.Lock()
+	attempt, sent := t.attempt, t.sent
+	t.attempt, t.sent = 0, nil
+	t.mu.Unlock()
+	for to := range sent {
+		if err := to.Settle(ctx, attempt, keep); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Quiet needs no answer here: a bounded task's End has returned.

@@ -1,0 +1,172 @@
+package stage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
+	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
+
+	"trestle/internal/beam/failure"
+	"trestle/internal/fnapi"
+	"trestle/internal/plan"
+)
+
+// DefaultAttempts is how often a bundle is tried: what Beam's users know from other runners' batch jobs.
+const DefaultAttempts = 4
+
+// tries are the attempts at the bundle under way.
+type tries struct {
+	made int    // attempts that have failed
+	last string // what the user's code said in the last one
+	open error  // why the last one failed; nil while one is under way
+}
+
+func (t *tries) failed() bool { return t.open != nil }
+
+// ownError is a failure of the runner's own, which another attempt would only meet again: a full disk, output that is
+// no encoding of its coder.
+type ownError struct{ error }
+
+func (e ownError) Unwrap() error { return e.error }
+
+func asOwn(err error) error {
+	if err == nil {
+		return nil
+	}
+	return ownError{err}
+}
+
+// remember keeps input of the bundle under way, for another attempt.
+func (b *bundles) remember(records []byte) error {
+	if b.input == nil {
+		b.input = b.spec.Store.NewPages()
+	}
+	if err := b.input.Append(records); err != nil {
+		return fmt.Errorf("keep the bundle's input: %w", err)
+	}
+	return nil
+}
+
+// forget frees what was kept for the bundle, which is over.
+func (b *bundles) forget() error {
+	b.state.release()
+	b.tries = tries{}
+	b.small = b.small[:0]
+	if b.input == nil {
+		return nil
+	}
+	err := b.input.Close()
+	b.input = nil
+	return err
+}
+
+// attempt completes the bundle under way, and tries it again from its start as long as it fails in a way that another
+// attempt may mend.
+func (b *bundles) attempt(ctx context.Context) (*fnpb.ProcessBundleResponse, error) {
+	if !b.tries.failed() {
+		response, err := b.complete(ctx)
+		if err == nil {
+			return response, nil
+		}
+		if err := b.failure(ctx, err); err != nil {
+			return nil, err
+		}
+	}
+	if err := b.input.Seal(); err != nil {
+		return nil, fmt.Errorf("keep the bundle's input: %w", err)
+	}
+	for {
+		b.tries.open = nil
+		err := b.replay(ctx)
+		if err == nil {
+			var response *fnpb.ProcessBundleResponse
+			if response, err = b.complete(ctx); err == nil {
+				return response, nil
+			}
+		}
+		if err := b.failure(ctx, err); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// replay sends the bundle's whole input once more.
+func (b *bundles) replay(ctx context.Context) error {
+	if err := b.begin(ctx, nil); err != nil {
+		return err
+	}
+	for page := int64(0); page >= 0; {
+		records, next, err := b.input.Read(page, sendBytes)
+		if err != nil {
+			return asOwn(fmt.Errorf("read the bundle's input again: %w", err))
+		}
+		if err := b.send(ctx, records); err != nil {
+			return err
+		}
+		page = next
+	}
+	return nil
+}
+
+// failure deals with the failure of an attempt: what it put out is dropped, and the answer is nil if the bundle is to be
+// tried again. A nil err is none.
+func (b *bundles) failure(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	if b.open != nil {
+		b.open.Abort(err)
+		b.open = nil
+	}
+	b.small = b.small[:0]
+	b.tries.made++
+	if !b.mendable(ctx, err) {
+		return err
+	}
+	if dropped := b.spec.Out.Settle(ctx, false); dropped != nil {
+		return errors.Join(err, dropped)
+	}
+	outlets, made := newOutlets(b.spec) // the old ones hold what the attempt left
+	if made != nil {
+		return errors.Join(err, made)
+	}
+	b.outlets = outlets
+	if b.session != nil && b.session.Err() != nil {
+		b.session = nil
+	}
+	b.tries.open = err
+	b.spec.Out.Message(jobpb.JobMessage_JOB_MESSAGE_WARNING, fmt.Sprintf("attempt %d of %d at a bundle of stage %q failed, and is repeated:\n%s",
+		b.tries.made, b.spec.Attempts, b.spec.Stage.Name, Describe(b.spec.Plan, err)))
+	return nil
+}
+
+// mendable tells whether another attempt may succeed: user code that failed for the first time in this way, or a
+// harness that is gone.
+func (b *bundles) mendable(ctx context.Context, err error) bool {
+	var own ownError
+	if ctx.Err() != nil || errors.As(err, &own) || b.tries.made >= b.spec.Attempts {
+		return false
+	}
+	var user *fnapi.HarnessError
+	if errors.As(err, &user) {
+		// The same words twice: the next attempt would end the same, and the user waits.
+		said := failure.Parse(user.Text).Summary
+		again := b.tries.made > 1 && said == b.tries.last
+		b.tries.last = said
+		return !again
+	}
+	return b.session != nil && b.session.Err() != nil
+}
+
+// Describe is what a person reads of a failed task or bundle: the user's own exception first, where there is one.
+func Describe(p *plan.Plan, err error) string {
+	var user *fnapi.HarnessError
+	if !errors.As(err, &user) {
+		return err.Error()
+	}
+	return failure.Parse(user.Text).Text(func(transform string) string {
+		return p.Pipeline.GetComponents().GetTransforms()[transform].GetUniqueName()
+	})
+}
