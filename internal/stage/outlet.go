@@ -11,6 +11,7 @@ import (
 
 // outlets are a task's outputs. Calls are serialised: one bundle of the task writes at a time.
 type outlets struct {
+	stage   *plan.Stage
 	outputs [][]outlet // for each output, one outlet for each of its exchanges
 }
 
@@ -23,7 +24,7 @@ type outlet interface {
 }
 
 func newOutlets(s Spec) (*outlets, error) {
-	o := &outlets{outputs: make([][]outlet, len(s.Stage.Outputs))}
+	o := &outlets{stage: s.Stage, outputs: make([][]outlet, len(s.Stage.Outputs))}
 	for i, out := range s.Stage.Outputs {
 		for _, id := range out.Exchanges {
 			made, err := newOutlet(s, s.Plan.Exchanges[id])
@@ -58,21 +59,25 @@ func newOutlet(s Spec, e *plan.Exchange) (outlet, error) {
 func (o *outlets) write(ctx context.Context, i int, records []byte) error {
 	for _, out := range o.outputs[i] {
 		if err := out.write(ctx, records); err != nil {
-			return err
+			return o.errorf(i, err)
 		}
 	}
 	return nil
 }
 
 func (o *outlets) flush(ctx context.Context) error {
-	for _, outs := range o.outputs {
+	for i, outs := range o.outputs {
 		for _, out := range outs {
 			if err := out.flush(ctx); err != nil {
-				return err
+				return o.errorf(i, err)
 			}
 		}
 	}
 	return nil
+}
+
+func (o *outlets) errorf(i int, err error) error {
+	return fmt.Errorf("output %s: %w", o.stage.Outputs[i].PCollection, err)
 }
 
 // forward passes bytes through untouched.
@@ -120,7 +125,7 @@ func (r *rebalance) write(ctx context.Context, records []byte) error {
 	for end < len(records) {
 		_, size, err := r.coder.Record(records[end:])
 		if err != nil {
-			return err
+			return fmt.Errorf("cut the SDK's output into records: at byte %d of %d: %w", end, len(records), err)
 		}
 		end += size
 		if end-start > limit || end == len(records) {

@@ -74,6 +74,7 @@ type task struct {
 	cancel context.CancelCauseFunc
 	busy   sync.Mutex // held by the call under way: Close waits for it
 	closed bool
+	failed error // of an earlier call: it is the answer to every later one
 }
 
 var errClosed = errors.New("task closed")
@@ -85,13 +86,16 @@ func (t *task) call(ctx context.Context, what string, f func(context.Context) er
 	if t.closed {
 		return t.errorf(what, errClosed)
 	}
+	if t.failed != nil {
+		return t.failed
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(t.ctx, func() { cancel(errClosed) })()
 	if err := f(ctx); err != nil {
-		return t.errorf(what, err)
+		t.failed = t.errorf(what, err)
 	}
-	return nil
+	return t.failed
 }
 
 func (t *task) errorf(what string, err error) error {

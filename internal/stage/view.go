@@ -29,15 +29,16 @@ type view interface {
 
 // Views are a stage's side inputs on one worker, shared by the stage's tasks there. They are safe for concurrent use.
 type Views struct {
-	stage *plan.Stage
-	mu    sync.Mutex
-	views []view
-	ended []bool
+	stage  *plan.Stage
+	mu     sync.Mutex
+	views  []view
+	ended  []bool
+	failed []error // by side input: the first failure stays, so that no task reads a part for the whole
 }
 
 // NewViews makes a stage's side inputs, to be filled by its tasks.
 func NewViews(p *plan.Plan, s *plan.Stage, store *shuffle.Store) (*Views, error) {
-	v := &Views{stage: s, ended: make([]bool, len(s.SideInputs))}
+	v := &Views{stage: s, ended: make([]bool, len(s.SideInputs)), failed: make([]error, len(s.SideInputs))}
 	for _, in := range s.SideInputs {
 		made, err := newView(p, in, store)
 		if err != nil {
@@ -69,18 +70,21 @@ func (v *Views) add(i int, records []byte) error {
 	if v.ended[i] {
 		return fmt.Errorf("side input %s of transform %s got a block after its end", v.stage.SideInputs[i].Tag, v.stage.SideInputs[i].Transform)
 	}
-	return v.views[i].add(records)
+	if v.failed[i] == nil {
+		v.failed[i] = v.views[i].add(records)
+	}
+	return v.failed[i]
 }
 
 // end makes a side input readable. Every task of the stage says so; the first to do counts.
 func (v *Views) end(i int) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.ended[i] {
-		return nil
+	if !v.ended[i] && v.failed[i] == nil {
+		v.failed[i] = v.views[i].seal()
+		v.ended[i] = true
 	}
-	v.ended[i] = true
-	return v.views[i].seal()
+	return v.failed[i]
 }
 
 func (v *Views) ready(i int) (view, error) {
@@ -89,7 +93,7 @@ func (v *Views) ready(i int) (view, error) {
 	if !v.ended[i] {
 		return nil, fmt.Errorf("side input %s of transform %s is not complete yet", v.stage.SideInputs[i].Tag, v.stage.SideInputs[i].Transform)
 	}
-	return v.views[i], nil
+	return v.views[i], v.failed[i]
 }
 
 // Close frees the side inputs. No task of the stage may be open any more.
