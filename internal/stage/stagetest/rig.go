@@ -1,0 +1,234 @@
+package stagetest
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/test/bufconn"
+
+	"trestle/internal/fnapi"
+	"trestle/internal/plan"
+	"trestle/internal/plan/plantest"
+	"trestle/internal/shuffle"
+	"trestle/internal/stage"
+	"trestle/internal/stage/stagetest/sdk"
+)
+
+// patience is how long a case may take: only one that fails gets near it.
+const patience = 20 * time.Second
+
+// setup is what a case starts from. The stage under test is the one of the transform "work".
+type setup struct {
+	// pipeline is a pipeline as package plantest reads it.
+	pipeline string
+	// script is what the harness does with the stage's bundles; nil when the stage has no environment.
+	script sdk.Script
+	// memory is the budget for shuffles; 0 stands for plenty.
+	memory      int64
+	bundleBytes int
+	attempts    int // 0 stands for 1: a failure is the task's at once
+	parallelism int // 0 stands for 1
+	keyGroups   int // 0 stands for 8
+}
+
+// rig is a stage with everything around it.
+type rig struct {
+	t       *testing.T
+	ctx     context.Context
+	open    Open
+	plan    *plan.Plan
+	stage   *plan.Stage
+	spec    stage.Spec
+	budget  *shuffle.Budget
+	out     *recorder
+	sdk     *sdk.Harness // nil when the stage has no environment
+	session *fnapi.Session
+	tasks   []stage.Task
+}
+
+// start builds the plan and connects the harness. The end of the test checks that nothing is left.
+func start(t *testing.T, open Open, s setup) *rig {
+	t.Helper()
+	pipeline, err := plantest.Parse(s.pipeline)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{t: t, open: open}
+	if r.plan, err = plan.Build(pipeline, plan.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	var cancel context.CancelFunc
+	r.ctx, cancel = context.WithTimeout(context.Background(), patience)
+	t.Cleanup(cancel)
+	r.stage = r.find("work")
+	if s.memory == 0 {
+		s.memory = 64 << 20
+	}
+	r.budget = shuffle.NewBudget(s.memory)
+	r.out = &recorder{t: t}
+	r.spec = stage.Spec{
+		Plan: r.plan, Stage: r.stage,
+		Parallelism: max(s.parallelism, 1),
+		KeyGroups:   s.keyGroups,
+		Store:       shuffle.NewStore(t.TempDir(), r.budget),
+		BundleBytes: s.bundleBytes,
+		Attempts:    max(s.attempts, 1),
+		Log:         slog.New(slog.DiscardHandler),
+	}
+	if r.spec.KeyGroups == 0 {
+		r.spec.KeyGroups = 8
+	}
+	if r.spec.Views, err = stage.NewViews(r.plan, r.stage, r.spec.Store); err != nil {
+		t.Fatal(err)
+	}
+	if s.script != nil {
+		r.connect(s.script)
+	}
+	t.Cleanup(r.end)
+	for i := range r.spec.Parallelism {
+		spec := r.spec
+		spec.Index, spec.Out = i, &output{recorder: r.out}
+		r.tasks = append(r.tasks, open(t, spec))
+	}
+	return r
+}
+
+// find returns the stage that a transform is in, or at whose mouth it stands.
+func (r *rig) find(transform string) *plan.Stage {
+	for _, s := range r.plan.Stages {
+		if s.Input.Group != nil && s.Input.Group.Transform == transform {
+			return s
+		}
+		for _, id := range s.Transforms {
+			if id == transform {
+				return s
+			}
+		}
+	}
+	r.t.Fatalf("no stage has the transform %q", transform)
+	return nil
+}
+
+// connect starts a Fn API server and a harness.
+func (r *rig) connect(script sdk.Script) {
+	server := fnapi.NewServer(r.spec.Log)
+	g := grpc.NewServer(fnapi.ServerOptions()...)
+	server.Register(g)
+	listener := bufconn.Listen(1 << 20)
+	served := make(chan error, 1)
+	go func() { served <- g.Serve(listener) }()
+	conn, err := grpc.NewClient("passthrough:///fn", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() {
+		server.Close()
+		if r.sdk != nil {
+			r.sdk.Close()
+		}
+		if err := conn.Close(); err != nil {
+			r.t.Errorf("connection: %v", err)
+		}
+		g.Stop()
+		if err := <-served; err != nil {
+			r.t.Errorf("serve: %v", err)
+		}
+	})
+	if r.session, err = server.Expect(fnapi.Worker{ID: "w", Endpoint: "fn"}); err != nil {
+		r.t.Fatal(err)
+	}
+	if r.sdk, err = sdk.Connect(conn, "w", map[string]sdk.Script{"work": script}); err != nil {
+		r.t.Fatal(err)
+	}
+	select {
+	case <-r.session.Ready():
+	case <-r.ctx.Done():
+		r.t.Fatal("the harness does not connect")
+	}
+	r.spec.Harness = func(context.Context) (*fnapi.Session, error) { return r.session, nil }
+}
+
+// end closes what is left, and looks for what was not given back.
+func (r *rig) end() {
+	for _, task := range r.tasks {
+		if err := task.Close(); err != nil {
+			r.t.Errorf("Close: %v", err)
+		}
+	}
+	if err := r.spec.Views.Close(); err != nil {
+		r.t.Errorf("close the views: %v", err)
+	}
+	if used := r.budget.Used(); used != 0 {
+		r.t.Errorf("%d bytes are held after the end", used)
+	}
+	if err := r.spec.Store.Close(); err != nil {
+		r.t.Errorf("close the store: %v", err)
+	}
+}
+
+// process brings a block to the first task, and overwrites it afterwards: it is the engine's again.
+func (r *rig) process(input int, block []byte) {
+	r.t.Helper()
+	if err := r.try(input, block); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) try(input int, block []byte) error {
+	given := append([]byte(nil), block...)
+	err := r.tasks[0].Process(r.ctx, stage.Delivery{Input: input}, given)
+	if string(given) != string(block) {
+		r.t.Error("Process changed the block")
+	}
+	for i := range given {
+		given[i] = 0xa5
+	}
+	return err
+}
+
+// group brings records to the tasks of a stage that groups them, as an engine does that got them through a keyed exchange.
+func (r *rig) group(records []byte) { r.groupOf(0, records) }
+
+func (r *rig) groupOf(attempt stage.Attempt, records []byte) {
+	r.t.Helper()
+	p, err := shuffle.NewPartitioner(r.windowed(r.stage.Input.Group.Coder), r.spec.KeyGroups, func(keyGroup int, block []byte) error {
+		task := r.tasks[keyGroup*len(r.tasks)/r.spec.KeyGroups]
+		return task.Process(r.ctx, stage.Delivery{KeyGroup: keyGroup, Attempt: attempt}, block)
+	})
+	if err == nil {
+		err = p.Write(records)
+	}
+	if err == nil {
+		err = p.Flush()
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// endInput ends an input of all tasks.
+func (r *rig) endInput(input int) {
+	r.t.Helper()
+	for _, task := range r.tasks {
+		if err := task.End(r.ctx, input); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+}
+
+// finish ends the main input and closes the tasks, which have told that they are quiet.
+func (r *rig) finish() {
+	r.t.Helper()
+	r.endInput(stage.MainInput)
+	if n := strings.Count(r.out.log(), "quiet"); n != len(r.tasks) {
+		r.t.Errorf("%d tasks told %d times that they are quiet", len(r.tasks), n)
+	}
+	r.end()
+}
