@@ -43,8 +43,8 @@ func TestCodecAgreesWithStock(t *testing.T) {
 	if err := proto.Unmarshal(written.Materialize(), &got); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(message(parts), &got, protocmp.Transform(), protocmp.IgnoreEmptyMessages()); diff != "" {
-		t.Errorf("written differs from stock (-want +got):\n%s", diff)
+	if !proto.Equal(message(parts), &got) { // a diff of the long payload would take seconds
+		t.Errorf("the stock codec reads something else than was written: %d and %d parts", len(got.GetData()), len(got.GetTimers()))
 	}
 	wire, err := proto.Marshal(message(parts))
 	if err != nil {
@@ -55,8 +55,8 @@ func TestCodecAgreesWithStock(t *testing.T) {
 	if err := c.Unmarshal(mem.BufferSlice{mem.SliceBuffer(wire[:5]), mem.SliceBuffer(wire[5:90_000]), mem.SliceBuffer(wire[90_000:])}, &read); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(message(parts), message(read.parts), protocmp.Transform()); diff != "" {
-		t.Errorf("read differs from stock (-want +got):\n%s", diff)
+	if !proto.Equal(message(parts), message(read.parts)) {
+		t.Errorf("read something else than the stock codec wrote: %d parts", len(read.parts))
 	}
 	read.buf.Free()
 }
