@@ -14,6 +14,8 @@ var (
 	// javaSDK are Beam's own classes and the invokers that it generates for each DoFn; org.apache.beam.examples is as
 	// good as the user's code. A frame may begin with its loader and module: "app//", "java.base@17/".
 	javaSDK = regexp.MustCompile(`^([^\s(]*/)?(org\.apache\.beam\.(sdk|fn|runners|model|vendor|repackaged|it)\.|[^\s(]*\$DoFnInvoker[.$])`)
+	// javaTest are test classes, Beam's own among them: to their author they are the user's code.
+	javaTest = regexp.MustCompile(`\w(Test|Tests|IT)\.java:\d+\)`)
 	// javaThread are the JDK's own frames at the outer end of every thread.
 	javaThread = regexp.MustCompile(`^([^\s(]*/)?(java\.util\.concurrent\.|java\.lang\.(Thread|reflect)\b|jdk\.internal\.reflect\.|sun\.reflect\.)`)
 	// javaWrapper are exceptions that only carry another one from the user's code to the harness.
@@ -58,7 +60,7 @@ func javaErrors(lines []string) []javaError {
 	for _, line := range lines {
 		e := &errs[len(errs)-1]
 		if m := javaFrame.FindStringSubmatch(line); m != nil {
-			e.frames = append(e.frames, frame{lines: []string{line}, sdk: javaSDK.MatchString(m[1])})
+			e.frames = append(e.frames, frame{lines: []string{line}, sdk: javaSDK.MatchString(m[1]) && !javaTest.MatchString(m[1])})
 		} else if javaMore.MatchString(line) {
 			continue
 		} else if m := javaChild.FindStringSubmatch(line); m != nil {
