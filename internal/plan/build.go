@@ -77,6 +77,7 @@ type outputKey struct {
 }
 
 func (a *assembly) assemble() {
+	a.windowings()
 	for i, s := range a.fused.Stages {
 		a.index[s] = i
 		names := []string{}
@@ -124,6 +125,7 @@ func (a *assembly) input(stage *Stage, s *fuse.Stage) {
 			Coder:       a.windowed(read),
 			Windowing:   a.windowing(read),
 		}
+		in.Group.Merging = a.merging(stage.Index, in.Group.Windowing)
 		in.Coder = a.wires.windowed(a.grouped(s.Mouth, in.Group.StateBacked), a.window(read))
 	default:
 		in.Coder = a.windowed(s.PCollection)
@@ -249,7 +251,7 @@ func (a *assembly) windowed(pcollection string) string {
 }
 
 func (a *assembly) window(pcollection string) string {
-	return a.wires.element(a.windowing(pcollection).GetWindowCoderId())
+	return a.windowing(pcollection).GetWindowCoderId()
 }
 
 func (a *assembly) windowing(pcollection string) *pipepb.WindowingStrategy {

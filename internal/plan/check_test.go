@@ -175,6 +175,11 @@ func (c *checker) stage(s *plan.Stage) {
 		}
 		c.delivered(what, from.Mains[0], s.Input.Exchanges)
 		c.wire(s.Input.Coder)
+		if m := s.Input.Group.Merging; m != nil {
+			c.complete(m.Descriptor)
+			c.port(m.Descriptor, m.Source, urn.RunnerSource, m.Input)
+			c.port(m.Descriptor, m.Sink, urn.RunnerSink, m.Output)
+		}
 	case plan.Elements:
 		if from.Kind == graph.Impulse && len(s.Input.Exchanges) != 1 {
 			c.Errorf("%s reads an impulse by %d exchanges", what, len(s.Input.Exchanges))
@@ -219,8 +224,8 @@ func (c *checker) stage(s *plan.Stage) {
 	}
 }
 
-// descriptor: all that is referred to is there, and the ends are where the stage says.
-func (c *checker) descriptor(s *plan.Stage, d *fnpb.ProcessBundleDescriptor) {
+// complete: all that the descriptor refers to is there.
+func (c *checker) complete(d *fnpb.ProcessBundleDescriptor) {
 	what := "descriptor " + d.GetId()
 	coder := func(id string) {
 		if d.GetCoders()[id] == nil {
@@ -258,12 +263,18 @@ func (c *checker) descriptor(s *plan.Stage, d *fnpb.ProcessBundleDescriptor) {
 			coder(comp)
 		}
 	}
+}
+
+// descriptor: the ends are where the stage says.
+func (c *checker) descriptor(s *plan.Stage, d *fnpb.ProcessBundleDescriptor) {
+	what := "descriptor " + d.GetId()
+	c.complete(d)
+	if want := len(s.Transforms) + 1 + len(s.Outputs); len(d.GetTransforms()) != want {
+		c.Errorf("%s has %d transforms, want %d", what, len(d.GetTransforms()), want)
+	}
 	c.port(d, s.Input.Source, urn.RunnerSource, s.Input.Coder)
 	for _, out := range s.Outputs {
 		c.port(d, out.Sink, urn.RunnerSink, out.Coder)
-	}
-	if want := len(s.Transforms) + 1 + len(s.Outputs); len(d.GetTransforms()) != want {
-		c.Errorf("%s has %d transforms, want %d", what, len(d.GetTransforms()), want)
 	}
 	for _, si := range s.SideInputs {
 		if got, want := d.GetPcollections()[si.PCollection].GetCoderId(), c.p.Coders()[si.Coder].GetComponentCoderIds()[0]; got != want {

@@ -100,10 +100,7 @@ func (v *validator) grouping(n *graph.Node) {
 		if pc.GetIsBounded() == pipepb.IsBounded_UNBOUNDED {
 			v.report(n.Name(), "it groups an unbounded collection, which this version of Trestle cannot run", "")
 		}
-		if merges(ws) {
-			v.report(n.Name(), fmt.Sprintf("it groups merging windows (%s), which this version of Trestle cannot run",
-				ws.GetWindowFn().GetUrn()), "")
-		}
+		v.merging(n.Name(), ws)
 		if !onePane(ws.GetTrigger()) {
 			v.report(n.Name(), fmt.Sprintf("its trigger (%s) is one that this version of Trestle cannot run", triggerName(ws.GetTrigger())),
 				"use the default trigger")
@@ -111,23 +108,7 @@ func (v *validator) grouping(n *graph.Node) {
 			v.report(n.Name(), "it wants a pane when a window closes even if nothing came late, which this version of Trestle cannot run",
 				"let closing windows emit only when there is data")
 		}
-		v.windowEnd(n, ws)
 	}
-}
-
-// merges tells whether a grouping has to merge windows. Windows that an earlier grouping merged are grouped as they are.
-func merges(ws *pipepb.WindowingStrategy) bool {
-	switch ws.GetMergeStatus() {
-	case pipepb.MergeStatus_NON_MERGING, pipepb.MergeStatus_ALREADY_MERGED:
-		return false
-	case pipepb.MergeStatus_NEEDS_MERGE:
-		return true
-	}
-	switch ws.GetWindowFn().GetUrn() {
-	case urn.WindowFnGlobal, urn.WindowFnFixed, urn.WindowFnSliding:
-		return false
-	}
-	return true
 }
 
 // onePane tells whether a trigger fires exactly once for each key and window of a bounded collection: when a grouping has
@@ -153,19 +134,4 @@ func triggerName(t *pipepb.Trigger) string {
 		return string(f.Name())
 	}
 	return "none"
-}
-
-// windowEnd reports windows whose end the runner cannot read, where results get it as their timestamp.
-func (v *validator) windowEnd(n *graph.Node, ws *pipepb.WindowingStrategy) {
-	if ws.GetOutputTime() != pipepb.OutputTime_END_OF_WINDOW && ws.GetOutputTime() != pipepb.OutputTime_UNSPECIFIED {
-		return
-	}
-	c := v.c.GetCoders()[ws.GetWindowCoderId()]
-	switch name := c.GetSpec().GetUrn(); name {
-	case urn.CoderGlobalWindow, urn.CoderIntervalWindow, urn.CoderCustomWindow:
-	default:
-		if c != nil {
-			v.report(n.Name(), fmt.Sprintf("it groups windows of coder %q, whose end this version of Trestle cannot read", name), "")
-		}
-	}
 }

@@ -83,8 +83,26 @@ type Grouping struct {
 	StateBacked bool
 	// Coder is the id, in Coders, of the windowed-value coder of the records that arrive: a windowed KV<K, V>.
 	Coder string
-	// Windowing is the strategy of the collection that is grouped.
+	// Windowing is the strategy of the collection that is grouped. Its window coder is one that the runner can walk and
+	// that tells windows' ends; its merge status and output time are never unspecified.
 	Windowing *pipepb.WindowingStrategy
+	// Merging is set when the windows have to be merged and only their SDK knows how. Other windows that have to be
+	// merged are sessions.
+	Merging *Merging
+}
+
+// Merging is how an SDK is asked to merge the windows of keys (MERGE_WINDOWS in StandardPTransforms of
+// beam_runner_api.proto): a bundle of its own, of elements KV<nonce, Iterable<window>>.
+type Merging struct {
+	// Environment is the id of the environment that has the window function.
+	Environment string
+	// Descriptor is like a stage's.
+	Descriptor *fnpb.ProcessBundleDescriptor
+	// Source and Sink are the ids of its ends.
+	Source, Sink string
+	// Input and Output are the ids, in Coders, of the windowed-value coders at the ends. Output's elements are
+	// KV<nonce, KV<Iterable<unmerged window>, Iterable<KV<merged window, Iterable<window that went into it>>>>>.
+	Input, Output string
 }
 
 // SideInput is a PCollection that a transform of the stage reads as a side input.

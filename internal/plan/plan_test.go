@@ -2,6 +2,7 @@ package plan_test
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -22,6 +23,7 @@ import (
 //	plan [apart] [unlifted]     the plan, or why there is none
 //	dot, json                   the same in other forms
 //	descriptor stage=N          what the harness of a stage is told to run
+//	merging stage=N             what a harness is told to run to merge the windows of a stage's grouping
 func TestScenarios(t *testing.T) {
 	datadriven.Walk(t, "testdata/scenarios", func(t *testing.T, path string) {
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
@@ -65,6 +67,14 @@ func TestScenarios(t *testing.T) {
 					t.Error(err)
 				}
 				return b.String()
+			case "merging":
+				var stage int
+				d.ScanArgs(t, "stage", &stage)
+				m := built.Stages[stage].Input.Group.Merging
+				if m == nil {
+					return "none\n"
+				}
+				return fmt.Sprintf("in %s by %s and %s\n%s", m.Environment, m.Source, m.Sink, descriptorText(m.Descriptor))
 			case "descriptor":
 				var stage int
 				d.ScanArgs(t, "stage", &stage)

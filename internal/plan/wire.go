@@ -52,6 +52,17 @@ func (w *wires) element(id string) string {
 	return made
 }
 
+// window is the coder in which windows of the given coder cross: one that tells their ends. (CUSTOM_WINDOW among
+// StandardCoders in beam_runner_api.proto is for all windows but the two kinds that every runner knows.)
+func (w *wires) window(id string) string {
+	made := w.element(id)
+	switch w.coders[made].GetSpec().GetUrn() {
+	case urn.CoderGlobalWindow, urn.CoderIntervalWindow, urn.CoderCustomWindow:
+		return made
+	}
+	return w.make(id+"-timed", urn.CoderCustomWindow, nil, made)
+}
+
 // windowed is the windowed-value coder of an element coder and a window coder that are wire coders already.
 func (w *wires) windowed(element, window string) string {
 	return w.make(element+"-windowed", urn.CoderWindowedValue, nil, element, window)

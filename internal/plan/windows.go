@@ -1,0 +1,133 @@
+package plan
+
+import (
+	"fmt"
+
+	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
+	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
+	"google.golang.org/protobuf/proto"
+
+	"trestle/internal/beam/urn"
+)
+
+// merges tells whether a grouping has to merge windows. Windows that an earlier grouping merged are grouped as they are.
+func merges(ws *pipepb.WindowingStrategy) bool {
+	switch ws.GetMergeStatus() {
+	case pipepb.MergeStatus_NON_MERGING, pipepb.MergeStatus_ALREADY_MERGED:
+		return false
+	case pipepb.MergeStatus_NEEDS_MERGE:
+		return true
+	}
+	switch ws.GetWindowFn().GetUrn() {
+	case urn.WindowFnGlobal, urn.WindowFnFixed, urn.WindowFnSliding:
+		return false
+	}
+	return true
+}
+
+// sessions tells whether windows merge as sessions do, which the runner knows by itself.
+func sessions(coders map[string]*pipepb.Coder, ws *pipepb.WindowingStrategy) bool {
+	return ws.GetWindowFn().GetUrn() == urn.WindowFnSessions &&
+		coders[ws.GetWindowCoderId()].GetSpec().GetUrn() == urn.CoderIntervalWindow
+}
+
+// merging reports windows that only an SDK could merge, when it is not known which.
+func (v *validator) merging(transform string, ws *pipepb.WindowingStrategy) {
+	if !merges(ws) || sessions(v.c.GetCoders(), ws) {
+		return
+	}
+	switch env := ws.GetEnvironmentId(); {
+	case env == "":
+		v.report(transform, fmt.Sprintf("it groups windows that merge in a way of their own (%s), and they name no environment to merge them in",
+			ws.GetWindowFn().GetUrn()), "")
+	case v.c.GetEnvironments()[env] == nil:
+		v.report(transform, fmt.Sprintf("the environment %q of the windows that it groups is not in the pipeline", env), "")
+	}
+}
+
+// windowings makes windowing strategies explicit: windows get a coder for the wire, on the harness's side too, which uses
+// it in its state requests; what is unspecified gets the value that the model implies.
+func (a *assembly) windowings() {
+	for _, id := range sortedKeys(a.comps.GetWindowingStrategies()) {
+		ws := a.comps.GetWindowingStrategies()[id]
+		if a.comps.GetCoders()[ws.GetWindowCoderId()] == nil {
+			continue // no PCollection has it, or validation would have told
+		}
+		if ws.GetMergeStatus() == pipepb.MergeStatus_UNSPECIFIED {
+			ws.MergeStatus = pipepb.MergeStatus_NON_MERGING
+			if merges(&pipepb.WindowingStrategy{WindowFn: ws.GetWindowFn()}) {
+				ws.MergeStatus = pipepb.MergeStatus_NEEDS_MERGE
+			}
+		}
+		if ws.GetOutputTime() == pipepb.OutputTime_UNSPECIFIED {
+			ws.OutputTime = pipepb.OutputTime_END_OF_WINDOW
+		}
+		ws.WindowCoderId = a.wires.window(ws.GetWindowCoderId())
+	}
+}
+
+// merging makes what an SDK is told to run to merge the windows of a grouping; nil when it need not.
+func (a *assembly) merging(stage int, ws *pipepb.WindowingStrategy) *Merging {
+	if !merges(ws) || sessions(a.comps.GetCoders(), ws) {
+		return nil
+	}
+	w := a.wires
+	nonce, global, window := w.make("nonce", urn.CoderBytes, nil), w.make("global", urn.CoderGlobalWindow, nil), ws.GetWindowCoderId()
+	windows := w.make(window+"-many", urn.CoderIterable, nil, window)
+	merged := w.make(window+"-merged", urn.CoderIterable, nil, w.make(window+"-merge", urn.CoderKV, nil, window, windows))
+	input := w.make(window+"-to-merge", urn.CoderKV, nil, nonce, windows)
+	output := w.make(window+"-of-merge", urn.CoderKV, nil, nonce, w.make(window+"-results", urn.CoderKV, nil, windows, merged))
+
+	m := &Merging{
+		Environment: ws.GetEnvironmentId(), Source: "merge-windows-source", Sink: "merge-windows-sink",
+		Input: w.windowed(input, global), Output: w.windowed(output, global),
+	}
+	// Messages of valid strings always marshal.
+	function, _ := proto.MarshalOptions{Deterministic: true}.Marshal(ws.GetWindowFn())
+	inPort, _ := proto.Marshal(&fnpb.RemoteGrpcPort{CoderId: m.Input})
+	outPort, _ := proto.Marshal(&fnpb.RemoteGrpcPort{CoderId: m.Output})
+	d := &descriptor{assembly: a, out: &fnpb.ProcessBundleDescriptor{
+		Id: fmt.Sprintf("stage-%d-merge-windows", stage),
+		Transforms: map[string]*pipepb.PTransform{
+			m.Source: {
+				UniqueName: m.Source,
+				Spec:       &pipepb.FunctionSpec{Urn: urn.RunnerSource, Payload: inPort},
+				Outputs:    map[string]string{"out": "windows"},
+			},
+			"merge-windows": {
+				UniqueName:    "merge-windows",
+				Spec:          &pipepb.FunctionSpec{Urn: urn.TransformMergeWindows, Payload: function},
+				Inputs:        map[string]string{"in": "windows"},
+				Outputs:       map[string]string{"out": "merged"},
+				EnvironmentId: m.Environment,
+			},
+			m.Sink: {
+				UniqueName: m.Sink,
+				Spec:       &pipepb.FunctionSpec{Urn: urn.RunnerSink, Payload: outPort},
+				Inputs:     map[string]string{"in": "merged"},
+			},
+		},
+		Pcollections: map[string]*pipepb.PCollection{
+			"windows": {UniqueName: "windows", CoderId: input, IsBounded: pipepb.IsBounded_BOUNDED, WindowingStrategyId: "global"},
+			"merged":  {UniqueName: "merged", CoderId: output, IsBounded: pipepb.IsBounded_BOUNDED, WindowingStrategyId: "global"},
+		},
+		WindowingStrategies: map[string]*pipepb.WindowingStrategy{"global": {
+			WindowFn:         &pipepb.FunctionSpec{Urn: urn.WindowFnGlobal},
+			MergeStatus:      pipepb.MergeStatus_NON_MERGING,
+			WindowCoderId:    global,
+			Trigger:          &pipepb.Trigger{Trigger: &pipepb.Trigger_Default_{Default: &pipepb.Trigger_Default{}}},
+			AccumulationMode: pipepb.AccumulationMode_DISCARDING,
+			OutputTime:       pipepb.OutputTime_END_OF_WINDOW,
+			ClosingBehavior:  pipepb.ClosingBehavior_EMIT_IF_NONEMPTY,
+			OnTimeBehavior:   pipepb.OnTimeBehavior_FIRE_IF_NONEMPTY,
+			EnvironmentId:    m.Environment,
+		}},
+		Coders:       map[string]*pipepb.Coder{},
+		Environments: map[string]*pipepb.Environment{},
+	}}
+	d.environment(m.Environment)
+	d.coder(m.Input)
+	d.coder(m.Output)
+	m.Descriptor = d.out
+	return m
+}
