@@ -145,7 +145,7 @@ func BenchmarkGroup(b *testing.B) {
 				for b.Loop() {
 					g := s.NewGrouper(groups)
 					for _, bl := range blocks {
-						if err := g.Add(bl.group, bl.data); err != nil {
+						if err := g.Add(0, bl.group, bl.data); err != nil {
 							b.Fatal(err)
 						}
 					}
@@ -205,7 +205,7 @@ func BenchmarkLookup(b *testing.B) {
 			g := s.NewGrouper(128)
 			key := func(i int) []byte { return fmt.Appendf(nil, "key %d", i) }
 			for i := range keys {
-				if err := g.Add(KeyGroup(key(i), 128), appendEntry(nil, key(i), nil, 0, make([]byte, 100))); err != nil {
+				if err := g.Add(0, KeyGroup(key(i), 128), appendEntry(nil, key(i), nil, 0, make([]byte, 100))); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -239,13 +239,13 @@ func BenchmarkSpool(b *testing.B) {
 			}
 			const ahead = 256 // 8 MiB
 			for range ahead {
-				if err := q.Put(ctx, block); err != nil {
+				if err := q.Put(ctx, 0, block); err != nil {
 					b.Fatal(err)
 				}
 			}
 			b.SetBytes(int64(len(block)))
 			for b.Loop() {
-				if err := q.Put(ctx, block); err != nil {
+				if err := q.Put(ctx, 0, block); err != nil {
 					b.Fatal(err)
 				}
 				if _, err := q.Get(ctx); err != nil {

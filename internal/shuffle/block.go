@@ -229,6 +229,16 @@ func unexpected(err error) error {
 	return err
 }
 
+// discard gives the space of blocks back that will not be read any more, if the file system can do that; if not, it comes
+// back when the file is closed, which is why a failure does not matter.
+func (f *spillFile) discard(off, end int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if h, ok := f.f.(*os.File); ok && !f.closed {
+		_ = punch(h, off, end-off)
+	}
+}
+
 // end is where the next block will be.
 func (f *spillFile) end() int64 { return f.pos.Load() }
 

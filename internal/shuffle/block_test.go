@@ -61,7 +61,7 @@ func FuzzGrouperAdd(f *testing.F) {
 		s := NewStore("", NewBudget(0))
 		s.tune, s.files = tiny, &memoryFile{}
 		g := s.NewGrouper(1)
-		if g.Add(0, block) != nil {
+		if g.Add(0, 0, block) != nil {
 			return
 		}
 		gs, err := g.Seal()

@@ -130,7 +130,7 @@ var scenarios = map[string]func(s *Store) error{
 	"spool": func(s *Store) error {
 		q := s.NewSpool()
 		for i := range 100 {
-			if err := q.Put(ctx, bytes.Repeat([]byte{1}, i)); err != nil {
+			if err := q.Put(ctx, 0, bytes.Repeat([]byte{1}, i)); err != nil {
 				return err
 			}
 		}
@@ -149,7 +149,7 @@ func fillGrouper(s *Store) (*Grouper, error) {
 	g := s.NewGrouper(8)
 	for i := range 150 {
 		key := fmt.Append(nil, "key", i%5)
-		err := g.Add(keyGroup(s.hash(key), 8), appendEntry(nil, key, []byte("w"), 0, bytes.Repeat([]byte{1}, i)))
+		err := g.Add(0, keyGroup(s.hash(key), 8), appendEntry(nil, key, []byte("w"), 0, bytes.Repeat([]byte{1}, i)))
 		if err != nil {
 			return nil, err
 		}
@@ -264,7 +264,7 @@ func TestNothingInTheFolder(t *testing.T) {
 			q := s.NewSpool()
 			var errs []error
 			for range 100 {
-				errs = append(errs, q.Put(ctx, make([]byte, 500)))
+				errs = append(errs, q.Put(ctx, 0, make([]byte, 500)))
 			}
 			return errors.Join(errs...)
 		},

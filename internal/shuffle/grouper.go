@@ -26,7 +26,9 @@ type Grouper struct {
 	err     error      // a failed spill: final, for what was to be written is lost
 	sealed  bool
 	parts   []partition
-	free    [][]byte // empty chunks of full size, still charged
+	open    []*tentative // attempts that are not settled
+	settled []*tentative // empty, to be used again: no more than were open at a time
+	free    [][]byte     // empty chunks of full size, still charged
 	sorter  sorter
 	indexed int // records whose sorting is charged
 	file    *spillFile
@@ -37,8 +39,11 @@ type Grouper struct {
 type partition struct {
 	chunks  [][]byte
 	bytes   int64 // that the chunks occupy
+	used    int64 // that are in the chunks
 	records int
 	runs    []run
+
+	tentative bool // an open attempt's, and in use
 }
 
 // run is a sorted part of a partition: consecutive blocks of the spill file.
@@ -73,9 +78,9 @@ func (s *Store) NewGrouper(keyGroups int) *Grouper {
 	return g
 }
 
-// Add takes the entries of a keyed block, which it copies. It may be called concurrently. A malformed block is refused
-// whole. A failed spill is final.
-func (g *Grouper) Add(keyGroup int, block []byte) error {
+// Add takes the entries of a keyed block, which it copies. Those of an attempt other than 0 count once it is settled: see
+// [Grouper.Settle]. It may be called concurrently. A malformed block is refused whole. A failed spill is final.
+func (g *Grouper) Add(a Attempt, keyGroup int, block []byte) error {
 	if len(block) == 0 {
 		return nil
 	}
@@ -96,7 +101,12 @@ func (g *Grouper) Add(keyGroup int, block []byte) error {
 	case g.err != nil:
 		return g.err
 	}
-	g.err = g.add(&g.parts[keyGroup%len(g.parts)], block, n)
+	i := keyGroup % len(g.parts)
+	p := &g.parts[i]
+	if a != 0 {
+		p = g.tentative(a, i)
+	}
+	g.err = g.add(p, block, n)
 	return g.err
 }
 
@@ -146,6 +156,7 @@ func (g *Grouper) add(p *partition, block []byte, records int) error {
 		}
 		last := &p.chunks[len(p.chunks)-1]
 		*last = append(*last, block[:size]...)
+		p.used += int64(size)
 		p.records += count
 		records -= count
 		block = block[size:]
@@ -184,7 +195,7 @@ func (g *Grouper) grow(p *partition, size int) error {
 	if want = max(want, min(size, t.chunk)); size > t.chunk {
 		want = size // an entry larger than a chunk has one to itself
 	}
-	chunk, err := g.chunk(want)
+	chunk, err := g.chunk(want, !p.tentative || want == t.chunk)
 	if err != nil {
 		return err
 	}
@@ -193,10 +204,11 @@ func (g *Grouper) grow(p *partition, size int) error {
 	return nil
 }
 
-// chunk returns an empty chunk of the given size, or of the full size if there is one to be used again.
-func (g *Grouper) chunk(size int) ([]byte, error) {
+// chunk returns an empty chunk of the given size, or if it may be larger, of the full size when there is one to be used
+// again.
+func (g *Grouper) chunk(size int, larger bool) ([]byte, error) {
 	for {
-		if n := len(g.free); n > 0 && size <= g.store.tune.chunk {
+		if n := len(g.free); n > 0 && larger && size <= g.store.tune.chunk {
 			c := g.free[n-1]
 			g.free = g.free[:n-1]
 			return c, nil
@@ -245,16 +257,23 @@ func (g *Grouper) makeRoom() (bool, error) {
 	}
 	// One that is on disk already anyway, if it is worth a run; else the largest.
 	var best, worth *partition
-	for i := range g.parts {
-		p := &g.parts[i]
+	look := func(p *partition) {
 		if p.records == 0 {
-			continue
+			return
 		}
 		if best == nil || p.bytes > best.bytes {
 			best = p
 		}
 		if len(p.runs) > 0 && p.bytes >= g.store.tune.worthRun && (worth == nil || p.bytes > worth.bytes) {
 			worth = p
+		}
+	}
+	for i := range g.parts {
+		look(&g.parts[i])
+	}
+	for _, t := range g.open {
+		for _, i := range t.touched {
+			look(&t.parts[i])
 		}
 	}
 	if worth != nil {
@@ -282,15 +301,20 @@ func (g *Grouper) spill(p *partition) error {
 		return err
 	}
 	for _, c := range p.chunks {
-		if cap(c) == g.store.tune.chunk {
-			g.free = append(g.free, c[:0])
-		} else {
-			g.account.release(int64(cap(c)))
-		}
+		g.recycle(c)
 	}
 	clear(p.chunks)
-	p.chunks, p.bytes, p.records = p.chunks[:0], 0, 0
+	p.chunks, p.bytes, p.used, p.records = p.chunks[:0], 0, 0, 0
 	return nil
+}
+
+// recycle keeps a chunk for use if it is of the full size, else it is freed.
+func (g *Grouper) recycle(c []byte) {
+	if cap(c) == g.store.tune.chunk {
+		g.free = append(g.free, c[:0])
+	} else {
+		g.account.release(int64(cap(c)))
+	}
 }
 
 func (g *Grouper) dropFree() {
@@ -300,7 +324,8 @@ func (g *Grouper) dropFree() {
 	g.free = nil
 }
 
-// Seal ends the adding and returns the groups, which can be iterated once. The grouper must stay open meanwhile.
+// Seal ends the adding and returns the groups, which can be iterated once. The grouper must stay open meanwhile. All
+// attempts must be settled: as long as one is open, Seal fails and changes nothing.
 func (g *Grouper) Seal() (*Groups, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -311,8 +336,12 @@ func (g *Grouper) Seal() (*Groups, error) {
 		return nil, ErrSealed
 	case g.err != nil:
 		return nil, g.err
+	case len(g.open) > 0:
+		return nil, fmt.Errorf("seal a grouper: attempt %d is not settled (%d are open); each must be kept or dropped first",
+			g.open[0].attempt, len(g.open))
 	}
 	g.sealed = true
+	g.settled = nil
 	g.dropFree()
 	return newGroups(g), nil
 }
@@ -329,7 +358,7 @@ func (g *Grouper) Close() error {
 	defer g.mu.Unlock()
 	if !g.sealed {
 		clear(g.parts) // the iteration lets go of them itself
-		g.free = nil
+		g.open, g.settled, g.free = nil, nil, nil
 	}
 	g.account.close()
 	g.store.remove(g)

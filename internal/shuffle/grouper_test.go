@@ -97,7 +97,7 @@ func add(t fataler, g *Grouper, recs []record) {
 		blocks[kg] = appendEntry(blocks[kg], []byte(r.key), []byte(r.window), r.at, []byte(r.value))
 		if i%7 == 0 || i == len(recs)-1 {
 			for kg, b := range blocks {
-				if err := g.Add(kg, b); err != nil {
+				if err := g.Add(0, kg, b); err != nil {
 					t.Fatalf("Add: %v", err)
 				}
 				clear(b) // it is the caller's again
@@ -197,7 +197,7 @@ func TestConcurrentAdd(t *testing.T) {
 			for i := range values {
 				key := fmt.Append(nil, "key", i%5)
 				block := appendEntry(nil, key, nil, int64(i), []byte{byte(a)})
-				if err := g.Add(KeyGroup(key, 16), block); err != nil {
+				if err := g.Add(0, KeyGroup(key, 16), block); err != nil {
 					t.Error(err)
 					return
 				}

@@ -25,7 +25,7 @@ func TestMemoryStaysWithin(t *testing.T) {
 			value := make([]byte, 150)
 			for i := range records {
 				key := fmt.Append(nil, "key", max(0, i%10-6)*i)
-				if err := g.Add(KeyGroup(key, 128), appendEntry(nil, key, nil, 0, value)); err != nil {
+				if err := g.Add(0, KeyGroup(key, 128), appendEntry(nil, key, nil, 0, value)); err != nil {
 					t.Error(err)
 					return
 				}
@@ -145,7 +145,7 @@ func TestGrouperRefuses(t *testing.T) {
 	kg := KeyGroup(key, 8)
 	good := appendEntry(nil, key, []byte("w"), 1, []byte("value"))
 	for n := 1; n < len(good); n++ {
-		if err := g.Add(kg, append(bytes.Clone(good), good[:n]...)); err == nil {
+		if err := g.Add(0, kg, append(bytes.Clone(good), good[:n]...)); err == nil {
 			t.Errorf("%d bytes of an entry: no error", n)
 		}
 	}
@@ -154,18 +154,18 @@ func TestGrouperRefuses(t *testing.T) {
 		kg    int
 		block []byte
 	}{{(kg + 1) % 8, good}, {-1, good}, {8, good}, {kg, overlong}} {
-		if err := g.Add(c.kg, c.block); err == nil {
+		if err := g.Add(0, c.kg, c.block); err == nil {
 			t.Errorf("key group %d, %x: no error", c.kg, c.block)
 		}
 	}
-	if err := g.Add(kg, good); err != nil {
+	if err := g.Add(0, kg, good); err != nil {
 		t.Fatal(err)
 	}
 	gs, err := g.Seal()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := g.Add(kg, good); !errors.Is(err, ErrSealed) {
+	if err := g.Add(0, kg, good); !errors.Is(err, ErrSealed) {
 		t.Errorf("add after Seal: %v", err)
 	}
 	if _, err := g.Seal(); !errors.Is(err, ErrSealed) {
@@ -201,8 +201,8 @@ func TestCloseAnyTime(t *testing.T) {
 		key := []byte("key")
 		block := appendEntry(nil, key, []byte("w"), 0, make([]byte, 100))
 		filling := s.NewGrouper(1)
-		use(func() error { return filling.Add(0, block) })
-		use(func() error { return filling.Add(0, block) })
+		use(func() error { return filling.Add(0, 0, block) })
+		use(func() error { return filling.Add(0, 0, block) })
 		full, err := fillGrouper(s)
 		if err != nil {
 			t.Fatal(err)
@@ -221,7 +221,7 @@ func TestCloseAnyTime(t *testing.T) {
 			return err
 		})
 		q := s.NewSpool()
-		use(func() error { return q.Put(ctx, block) })
+		use(func() error { return q.Put(ctx, 0, block) })
 		use(func() error { _, err := q.Get(ctx); return err })
 		writing := s.NewPages()
 		use(func() error { return writing.Append(block) })

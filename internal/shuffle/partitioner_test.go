@@ -174,7 +174,7 @@ func FuzzPartitionerWrite(f *testing.F) {
 		for _, w := range []*coder.Windowed{interval, global} {
 			s := NewStore("", NewBudget(1<<20)) // nothing is so large that it spills
 			g := s.NewGrouper(16)
-			p, err := NewPartitioner(w, 16, g.Add)
+			p, err := NewPartitioner(w, 16, func(keyGroup int, block []byte) error { return g.Add(0, keyGroup, block) })
 			if err != nil {
 				t.Fatal(err)
 			}

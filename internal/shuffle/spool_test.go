@@ -38,7 +38,7 @@ func TestSpoolFIFO(t *testing.T) {
 					put++
 					b := bytes.Repeat([]byte{byte(put)}, rapid.SampledFrom([]int{0, 1, 50, 300, 5000}).Draw(rt, "length"))
 					want = append(want, bytes.Clone(b))
-					if err := q.Put(ctx, b); err != nil {
+					if err := q.Put(ctx, 0, b); err != nil {
 						rt.Fatal(err)
 					}
 					clear(b)
@@ -65,7 +65,7 @@ func TestSpoolFIFO(t *testing.T) {
 		if used := s.budget.Used(); used != 0 {
 			rt.Fatalf("empty, it holds %d bytes", used)
 		}
-		if err := q.Put(ctx, nil); !errors.Is(err, ErrSealed) {
+		if err := q.Put(ctx, 0, nil); !errors.Is(err, ErrSealed) {
 			rt.Fatalf("put after Seal: %v", err)
 		}
 	})
@@ -82,7 +82,7 @@ func TestSpoolConcurrent(t *testing.T) {
 			for i := range blocks {
 				b := binary.BigEndian.AppendUint32(nil, uint32(w))
 				b = binary.BigEndian.AppendUint32(b, uint32(i))
-				if err := q.Put(t.Context(), append(b, make([]byte, i%90)...)); err != nil {
+				if err := q.Put(t.Context(), 0, append(b, make([]byte, i%90)...)); err != nil {
 					t.Error(err)
 					return
 				}
@@ -135,7 +135,7 @@ func TestSpoolWakes(t *testing.T) {
 		do   func(q *Spool, cancel func(error))
 		want error
 	}{
-		"put":    {func(q *Spool, _ func(error)) { _ = q.Put(context.Background(), []byte("block")) }, nil},
+		"put":    {func(q *Spool, _ func(error)) { _ = q.Put(context.Background(), 0, []byte("block")) }, nil},
 		"seal":   {func(q *Spool, _ func(error)) { q.Seal() }, io.EOF},
 		"close":  {func(q *Spool, _ func(error)) { _ = q.Close() }, ErrClosed},
 		"cancel": {func(_ *Spool, cancel func(error)) { cancel(gone) }, gone},

@@ -52,7 +52,7 @@ func newGroups(s Spec, r runner) (*groups, error) {
 }
 
 func (g *groups) process(_ context.Context, from Delivery, block []byte) error {
-	return g.grouper.Add(from.KeyGroup, block)
+	return g.grouper.Add(0, from.KeyGroup, block)
 }
 
 func (g *groups) settle(attempt Attempt, keep bool) error { return nil }

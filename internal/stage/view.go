@@ -191,7 +191,8 @@ type multimapView struct {
 func newMultimapView(w *coder.Windowed, store *shuffle.Store) (*multimapView, error) {
 	v := &multimapView{store: store, grouper: store.NewGrouper(viewKeyGroups)}
 	var err error
-	if v.partitioner, err = shuffle.NewPartitioner(w, viewKeyGroups, v.grouper.Add); err != nil {
+	add := func(keyGroup int, block []byte) error { return v.grouper.Add(0, keyGroup, block) } // what arrives is settled
+	if v.partitioner, err = shuffle.NewPartitioner(w, viewKeyGroups, add); err != nil {
 		return nil, errors.Join(err, v.grouper.Close())
 	}
 	return v, nil

@@ -241,12 +241,12 @@ func (t *taskRun) Emit(ctx context.Context, exchange, keyGroup int, block []byte
 	switch {
 	case e.Side >= 0:
 		side := to.sides[e.Side]
-		return side.queue.Put(ctx, block)
+		return side.queue.Put(ctx, 0, block)
 	case e.Kind == plan.Keyed:
 		owner := to.tasks[keyGroup*len(to.tasks)/r.cfg.KeyGroups].task
 		return owner.Process(ctx, stage.Delivery{KeyGroup: keyGroup, Attempt: t.sending(owner)}, block)
 	default:
-		return to.main.queue.Put(ctx, block)
+		return to.main.queue.Put(ctx, 0, block)
 	}
 }
 
