@@ -3,6 +3,7 @@ package stage
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"trestle/internal/beam/coder"
@@ -26,6 +27,7 @@ type groups struct {
 	large    largeGroups // nil when the SDK cannot read iterables from state
 	grouper  *shuffle.Grouper
 	strategy *window.Strategy
+	merging  merging // nil unless windows have to be merged
 	limit    int // bytes of a bundle
 	held     int // bytes of large groups since the last bundle's end
 }
@@ -44,7 +46,13 @@ func newGroups(s Spec, r runner) (*groups, error) {
 	if err != nil {
 		return nil, fmt.Errorf("windowing of GroupByKey %s: %w", g.Transform, err)
 	}
-	in := &groups{runner: r, grouper: s.Store.NewGrouper(s.KeyGroups), strategy: strategy, limit: s.BundleBytes}
+	merging, err := newMerging(s, strategy)
+	if err != nil {
+		return nil, fmt.Errorf("windowing of GroupByKey %s: %w", g.Transform, err)
+	}
+	in := &groups{
+		runner: r, grouper: s.Store.NewGrouper(s.KeyGroups), strategy: strategy, merging: merging, limit: s.BundleBytes,
+	}
 	if large, ok := r.(largeGroups); ok && g.StateBacked {
 		in.large = large
 	}
@@ -52,13 +60,16 @@ func newGroups(s Spec, r runner) (*groups, error) {
 }
 
 func (g *groups) process(_ context.Context, from Delivery, block []byte) error {
-	return g.grouper.Add(0, from.KeyGroup, block)
+	if err := g.grouper.Add(from.Attempt, from.KeyGroup, block); err != nil || g.merging == nil {
+		return err
+	}
+	return g.merging.see(block)
 }
 
-func (g *groups) settle(attempt Attempt, keep bool) error { return nil }
+func (g *groups) settle(attempt Attempt, keep bool) error { return g.grouper.Settle(attempt, keep) }
 
 func (g *groups) end(ctx context.Context) error {
-	sorted, err := g.grouper.Seal()
+	sorted, err := g.sorted(ctx)
 	if err != nil {
 		return fmt.Errorf("group: %w", err)
 	}
@@ -99,8 +110,17 @@ func (g *groups) end(ctx context.Context) error {
 	return g.runner.process(ctx, buf)
 }
 
+// sorted ends the sorting and returns the groups, with their windows merged.
+func (g *groups) sorted(ctx context.Context) (grouped, error) {
+	sorted, err := g.grouper.Seal()
+	if err != nil || g.merging == nil {
+		return sorted, err
+	}
+	return g.merging.merge(ctx, sorted)
+}
+
 // element appends the record of the group at hand: its header, the key, and the iterable of its values.
-func (g *groups) element(buf []byte, sorted *shuffle.Groups) ([]byte, error) {
+func (g *groups) element(buf []byte, sorted grouped) ([]byte, error) {
 	start := len(buf)
 	buf = coder.AppendHeader(buf, 0, sorted.Window(), coder.OnTimeAndOnly)
 	buf = append(buf, sorted.Key()...)
@@ -170,4 +190,10 @@ func (g *groups) spill(values []byte) (*shuffle.Pages, error) {
 	return pages, nil
 }
 
-func (g *groups) close() error { return g.grouper.Close() }
+func (g *groups) close() error {
+	err := g.grouper.Close()
+	if g.merging != nil {
+		err = errors.Join(err, g.merging.close())
+	}
+	return err
+}
