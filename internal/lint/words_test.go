@@ -107,6 +107,7 @@ var maySleep = map[string]string{
 	"internal/harness":         "some of its subjects are processes that do nothing",
 	"internal/harness/boot":    "a process that is not ours gives no sign but by polling",
 	"internal/harness/process": "both",
+	"test/e2e":                 "user code takes its time",
 }
 
 // A sleep hides a race, or makes an end wait. Under testing/synctest time costs nothing and stands still.
