@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
@@ -37,6 +38,9 @@ type bundles struct {
 	input      *shuffle.Pages
 	tries      tries
 	residuals  []residual // work that the harness gave back
+
+	splitting sync.Mutex
+	offered   *splittable // the bundle that may be split, if any
 }
 
 // residual is a part of an element that a bundle did not do.
@@ -134,14 +138,22 @@ func (b *bundles) complete(ctx context.Context) (*fnpb.ProcessBundleResponse, er
 			return nil, err
 		}
 		b.small = b.small[:0]
-		defer b.guard(ctx)()
-		return b.open.Wait()
-	}
-	defer b.guard(ctx)()
-	if err := b.open.End(b.source); err != nil {
+	} else if err := b.end(ctx); err != nil {
 		return nil, err
 	}
+	defer b.guard(ctx)()
+	withdraw, err := b.offer()
+	if err != nil {
+		return nil, err
+	}
+	defer withdraw()
 	return b.open.Wait()
+}
+
+// end tells the harness that it has all of the bundle's input.
+func (b *bundles) end(ctx context.Context) error {
+	defer b.guard(ctx)()
+	return b.open.End(b.source)
 }
 
 func (b *bundles) cut(ctx context.Context) error {

@@ -8,6 +8,8 @@ import (
 
 	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
+
+	"trestle/internal/shuffle"
 )
 
 // Task is one parallel instance of a stage. An engine drives it through these events and nothing else: it is the task
@@ -31,7 +33,7 @@ type Task interface {
 
 // Attempt tells which try at a bundle a block was sent by, so that the blocks of a failed one can be forgotten. Attempt 0
 // is for blocks that are never taken back: an engine that restarts whole tasks sends nothing else.
-type Attempt = uint64
+type Attempt = shuffle.Attempt
 
 // Delivery is where a block belongs.
 type Delivery struct {

@@ -101,6 +101,9 @@ func (r *run) execute() error {
 	// A harness that does not listen any more would hold its tasks up: the job's end, early or not, ends the harnesses.
 	context.AfterFunc(ctx, func() { r.closePool() })
 	for _, s := range r.stages {
+		if s.plan.Input.Splittable && len(s.tasks) > 1 {
+			group.Go(func() error { return s.share(ctx) })
+		}
 		for _, t := range s.tasks {
 			group.Go(func() error { return t.main(ctx) })
 		}

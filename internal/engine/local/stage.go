@@ -29,64 +29,12 @@ type stageRun struct {
 	ended      atomic.Int32 // how many tasks have ended
 }
 
-// input is an input of a stage: it has ended when all of its senders have.
-type input struct {
-	senders atomic.Int32
-	ended   chan struct{}
-	// queue holds the blocks of a side input, or of a main input of elements: the stage's tasks share it, and an idle one
-	// takes the next block. Nil for other inputs.
-	queue *shuffle.Spool
-}
-
-func newInput(senders int, queue *shuffle.Spool) *input {
-	in := &input{ended: make(chan struct{}), queue: queue}
-	in.senders.Store(int32(senders))
-	if senders == 0 {
-		in.end()
-	}
-	return in
-}
-
-// senderEnded says that one sender will send no more.
-func (in *input) senderEnded() {
-	if in.senders.Add(-1) == 0 {
-		in.end()
-	}
-}
-
-func (in *input) end() {
-	if in.queue != nil {
-		in.queue.Seal()
-	}
-	close(in.ended)
-}
-
-// Settle keeps or drops what an attempt has put into the queue.
-func (in *input) Settle(_ context.Context, attempt stage.Attempt, keep bool) error {
-	return nil
-}
-
-func (in *input) close() error {
-	if in.queue == nil {
-		return nil
-	}
-	return in.queue.Close()
-}
-
-func (in *input) wait(ctx context.Context) error {
-	select {
-	case <-in.ended:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
 // taskRun is a task of a running job.
 type taskRun struct {
 	stage *stageRun
 	index int
 	task  stage.Task
+	busy  atomic.Bool // it has a block of the main queue to process
 
 	mu      sync.Mutex // outputs come from any goroutine of the task
 	attempt stage.Attempt
@@ -106,7 +54,7 @@ func (r *run) open(s *plan.Stage) (*stageRun, error) {
 	}
 	made := &stageRun{run: r, plan: s, views: views}
 	for _, side := range s.SideInputs {
-		made.sides = append(made.sides, newInput(len(side.Exchanges), r.store.NewSpool()))
+		made.sides = append(made.sides, newInput(len(side.Exchanges), r.store.NewSpool(), false))
 	}
 	parallelism := r.parallelism
 	var queue *shuffle.Spool
@@ -116,7 +64,7 @@ func (r *run) open(s *plan.Stage) (*stageRun, error) {
 	case plan.Elements:
 		queue = r.store.NewSpool()
 	}
-	made.main = newInput(len(s.Input.Exchanges), queue)
+	made.main = newInput(len(s.Input.Exchanges), queue, s.Input.Splittable)
 	for i := range parallelism {
 		t := &taskRun{stage: made, index: i}
 		spec := stage.Spec{
@@ -208,9 +156,13 @@ func (t *taskRun) drain(ctx context.Context, in *input, number int) error {
 		if err != nil {
 			return fmt.Errorf("stage %q: input: %w", t.stage.plan.Name, err)
 		}
-		if err := t.task.Process(ctx, stage.Delivery{Input: number}, block); err != nil {
+		t.busy.Store(true)
+		err = t.task.Process(ctx, stage.Delivery{Input: number}, block)
+		t.busy.Store(false)
+		if err != nil {
 			return err
 		}
+		in.processed()
 	}
 }
 
@@ -241,12 +193,12 @@ func (t *taskRun) Emit(ctx context.Context, exchange, keyGroup int, block []byte
 	switch {
 	case e.Side >= 0:
 		side := to.sides[e.Side]
-		return side.queue.Put(ctx, 0, block)
+		return side.put(ctx, t.sending(side), block)
 	case e.Kind == plan.Keyed:
 		owner := to.tasks[keyGroup*len(to.tasks)/r.cfg.KeyGroups].task
 		return owner.Process(ctx, stage.Delivery{KeyGroup: keyGroup, Attempt: t.sending(owner)}, block)
 	default:
-		return to.main.queue.Put(ctx, 0, block)
+		return to.main.put(ctx, t.sending(to.main), block)
 	}
 }
 
@@ -264,9 +216,6 @@ func (t *taskRun) sending(to receiver) stage.Attempt {
 
 // Settle ends the attempt at each receiver.
 func (t *taskRun) Settle(ctx context.Context, keep bool) error {
-	if !keep {
-		return errors.New("attempts cannot be dropped yet")
-	}
 	t.mu.Lock()
 	attempt, sent := t.attempt, t.sent
 	t.attempt, t.sent = 0, nil

@@ -1,0 +1,154 @@
+package stage
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
+
+	"trestle/internal/beam/coder"
+	"trestle/internal/fnapi"
+)
+
+// Splitter is a task that can give up a part of the bundle that it is working at. The tasks of stages with a splittable
+// DoFn at their mouth are.
+type Splitter interface {
+	// Split asks for about half of what is left of the bundle under way, and answers with records for the stage's main
+	// input, which any of its tasks can process; with none when there is nothing to give. What is answered is no longer
+	// the task's: it must not be lost. It may be called at any time, from any goroutine, also while Process or End is
+	// under way.
+	Split(ctx context.Context) (records [][]byte, err error)
+}
+
+// Split implements Splitter.
+func (t *task) Split(ctx context.Context) ([][]byte, error) {
+	b, ok := t.runner.(*bundles)
+	if !ok || !t.spec.Stage.Input.Splittable {
+		return nil, nil
+	}
+	records, err := b.split(ctx)
+	if err != nil {
+		return nil, t.errorf("split", err)
+	}
+	return records, nil
+}
+
+// splittable is the bundle under way as far as a split has to know it: from when all of its input has been sent until the
+// harness has answered. It is guarded by bundles.splitting.
+type splittable struct {
+	bundle *fnapi.Bundle
+	coder  *coder.Windowed
+}
+
+// offer makes the bundle under way splittable, until the function that it returns is called.
+func (b *bundles) offer() (withdraw func(), err error) {
+	if !b.spec.Stage.Input.Splittable {
+		return func() {}, nil
+	}
+	w, err := coder.CompileWindowed(b.spec.coders(), b.spec.Stage.Input.Coder)
+	if err != nil {
+		return nil, asOwn(err)
+	}
+	b.splitting.Lock()
+	defer b.splitting.Unlock()
+	b.offered = &splittable{bundle: b.open, coder: w}
+	return func() {
+		b.splitting.Lock()
+		defer b.splitting.Unlock()
+		b.offered = nil
+	}, nil
+}
+
+// half is how much of what is left a split leaves to the bundle.
+const half = 0.5
+
+// split splits the bundle on offer. Its input, which another attempt would process, becomes what was left to it.
+func (b *bundles) split(ctx context.Context) ([][]byte, error) {
+	b.splitting.Lock()
+	defer b.splitting.Unlock()
+	if b.offered == nil {
+		return nil, nil
+	}
+	sent, err := b.sentRecords(b.offered.coder)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, splitTimeout)
+	defer cancel()
+	response, err := b.offered.bundle.Split(ctx, map[string]*fnpb.ProcessBundleSplitRequest_DesiredSplit{
+		b.source: {FractionOfRemainder: half, EstimatedInputElements: int64(len(sent))},
+	})
+	if err != nil {
+		// A bundle that ends meanwhile, or an SDK that cannot split it: it keeps its work.
+		return nil, nil
+	}
+	kept, given, err := divide(sent, response, b.source)
+	if err != nil || len(given) == 0 {
+		return nil, err
+	}
+	input := b.spec.Store.NewPages()
+	for _, record := range kept {
+		if err := input.Append(record); err != nil {
+			return nil, fmt.Errorf("keep the rest of a split bundle's input: %w", err)
+		}
+	}
+	old := b.input
+	b.input = input
+	return given, old.Close()
+}
+
+// sentRecords cuts the bundle's input into records.
+func (b *bundles) sentRecords(w *coder.Windowed) ([][]byte, error) {
+	var records [][]byte
+	if err := b.input.Seal(); err != nil {
+		return nil, err
+	}
+	for page := int64(0); page >= 0; {
+		data, next, err := b.input.Read(page, sendBytes)
+		if err != nil {
+			return nil, err
+		}
+		for len(data) > 0 {
+			_, size, err := w.Record(data)
+			if err != nil {
+				return nil, fmt.Errorf("restriction of a splittable DoFn: %w", err)
+			}
+			records = append(records, data[:size])
+			data = data[size:]
+		}
+		page = next
+	}
+	return records, nil
+}
+
+// divide tells what a split leaves to the bundle, and what it gives (ProcessBundleSplitResponse in beam_fn_api.proto): of
+// the input channel the elements before and after the split, and of those on which it runs the two parts.
+func divide(sent [][]byte, r *fnpb.ProcessBundleSplitResponse, source string) (kept, given [][]byte, err error) {
+	for _, c := range r.GetChannelSplits() {
+		if c.GetTransformId() != source {
+			return nil, nil, fmt.Errorf("the SDK split the input of %s, which is no source of the stage", c.GetTransformId())
+		}
+		last, first := c.GetLastPrimaryElement(), c.GetFirstResidualElement()
+		if last < -1 || last >= first || first > int64(len(sent)) {
+			return nil, nil, fmt.Errorf("the SDK split %d elements after number %d and before number %d", len(sent), last, first)
+		}
+		kept = append(kept, sent[:last+1]...)
+		given = append(given, sent[first:]...)
+		for _, p := range r.GetPrimaryRoots() {
+			kept = append(kept, p.GetElement())
+		}
+		for _, p := range r.GetResidualRoots() {
+			given = append(given, p.GetApplication().GetElement())
+		}
+		return kept, given, nil
+	}
+	if len(r.GetPrimaryRoots())+len(r.GetResidualRoots()) > 0 {
+		return nil, nil, fmt.Errorf("the SDK split an element and did not say which")
+	}
+	return nil, nil, nil
+}
+
+// splitTimeout is how long a harness may take to answer a request to split: one that is busy in user code answers
+// between two claims.
+const splitTimeout = 10 * time.Second

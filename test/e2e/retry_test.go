@@ -1,0 +1,165 @@
+package e2e
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/apache/beam/sdks/v2/go/pkg/beam"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/sdf"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/io/rtrackers/offsetrange"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/register"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/testing/passert"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/transforms/stats"
+
+	"trestle/internal/server"
+)
+
+func init() {
+	register.Function1x2(failTwice)
+	register.Function1x2(failAlways)
+	register.DoFn2x0[int, func(int)](&dieOnce{})
+	register.DoFn3x0[*sdf.LockRTracker, int, func(int)](&slowRange{})
+}
+
+var failures atomic.Int32
+
+// failTwice fails at one element, each time in another way, before it lets it pass.
+func failTwice(x int) (int, error) {
+	if x == 500 {
+		switch failures.Add(1) {
+		case 1:
+			return 0, errors.New("first failure")
+		case 2:
+			return 0, errors.New("second failure")
+		}
+	}
+	return x, nil
+}
+
+// TestRetry: a bundle that fails runs again on the same input, and nothing that it put out before is seen twice, at
+// either kind of exchange.
+func TestRetry(t *testing.T) {
+	s := start(t, server.Config{})
+	failures.Store(0)
+	mustRun(t, s, func(s beam.Scope) {
+		out := beam.ParDo(s, failTwice, beam.CreateList(s, numbers(1000)))
+		passert.Equals(s, stats.Sum(s, out), 499500)
+		passert.Equals(s, beam.ParDo(s, sumValues, beam.GroupByKey(s, beam.ParDo(s, modThree, out))),
+			"0:166833/334", "1:166167/333", "2:166500/333")
+		passert.Equals(s, stats.Sum(s, beam.Reshuffle(s, out)), 499500)
+		passert.Equals(s, beam.ParDo(s, withSide, beam.Create(s, 1), beam.SideInput{Input: out}), 499501)
+	})
+	if n := failures.Load(); n != 3 {
+		t.Errorf("the element was tried %d times", n)
+	}
+}
+
+func failAlways(x int) (int, error) {
+	failures.Add(1)
+	return 0, errors.New("always the same")
+}
+
+// TestDeterministicFailure: what fails twice in the same way is not tried a third time.
+func TestDeterministicFailure(t *testing.T) {
+	s := start(t, server.Config{})
+	failures.Store(0)
+	if _, err := execute(t, s, func(s beam.Scope) { beam.ParDo(s, failAlways, beam.Create(s, 1)) }); err == nil {
+		t.Fatal("the job did not fail")
+	}
+	if n := failures.Load(); n != 2 {
+		t.Errorf("it was tried %d times", n)
+	}
+	if text := oneError(t, s); !strings.HasPrefix(text, "always the same") {
+		t.Errorf("error: %s", text)
+	}
+}
+
+type dieOnce struct{ Marker string }
+
+func (d *dieOnce) ProcessElement(x int, emit func(int)) {
+	emit(x)
+	if x != 500 {
+		return
+	}
+	f, err := os.OpenFile(d.Marker, os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return // it has died before
+	}
+	defer f.Close()
+	if err := syscall.Kill(os.Getpid(), syscall.SIGKILL); err == nil {
+		select {} // until the signal arrives
+	}
+}
+
+// TestHarnessDies: a harness that dies costs its bundles, not the job.
+func TestHarnessDies(t *testing.T) {
+	s := start(t, server.Config{})
+	p, scope := beam.NewPipelineWithRoot()
+	out := beam.ParDo(scope, &dieOnce{filepath.Join(t.TempDir(), "died")}, beam.CreateList(scope, numbers(1000)))
+	passert.Equals(scope, stats.Sum(scope, out), 499500)
+	if _, err := submit(t, s, p, "PROCESS", bootCommand(t)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// slowRange puts out the numbers of one long range, slowly, and lets itself be split.
+type slowRange struct{}
+
+func (*slowRange) CreateInitialRestriction(n int) offsetrange.Restriction {
+	return offsetrange.Restriction{Start: 0, End: int64(n)}
+}
+
+func (*slowRange) SplitRestriction(_ int, r offsetrange.Restriction) []offsetrange.Restriction {
+	return []offsetrange.Restriction{r}
+}
+
+func (*slowRange) RestrictionSize(_ int, r offsetrange.Restriction) float64 { return r.Size() }
+
+func (*slowRange) CreateTracker(r offsetrange.Restriction) *sdf.LockRTracker {
+	return sdf.NewLockRTracker(offsetrange.NewTracker(r))
+}
+
+// together counts calls of ProcessElement side by side, and the most there were.
+var together struct {
+	sync.Mutex
+	now, most int
+}
+
+func (*slowRange) ProcessElement(rt *sdf.LockRTracker, _ int, emit func(int)) {
+	together.Lock()
+	together.now++
+	together.most = max(together.most, together.now)
+	together.Unlock()
+	defer func() {
+		together.Lock()
+		together.now--
+		together.Unlock()
+	}()
+	for i := rt.GetRestriction().(offsetrange.Restriction).Start; rt.TryClaim(i); i++ {
+		emit(int(i))
+		time.Sleep(time.Millisecond) // this is the work
+	}
+}
+
+// TestSplit: one long restriction is split while it is processed, because other tasks are idle; nothing is lost and
+// nothing comes twice.
+func TestSplit(t *testing.T) {
+	s := start(t, server.Config{Parallelism: 4})
+	mustRun(t, s, func(s beam.Scope) {
+		out := beam.ParDo(s, &slowRange{}, beam.Create(s, 2000))
+		passert.Count(s, out, "numbers", 2000)
+		passert.Equals(s, stats.Sum(s, out), 1999000)
+	})
+	together.Lock()
+	defer together.Unlock()
+	if together.most < 2 {
+		t.Errorf("at most %d parts were processed side by side", together.most)
+	}
+}
