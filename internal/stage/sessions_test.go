@@ -63,7 +63,7 @@ func TestSessionsAreMergedWindows(t *testing.T) {
 		m := &sessionMerging{values: backlog{store: store}}
 		grouper := store.NewGrouper(keyGroups)
 		partitioner, err := shuffle.NewPartitioner(sessionRecords(t), keyGroups, func(keyGroup int, block []byte) error {
-			if err := grouper.Add(keyGroup, block); err != nil {
+			if err := grouper.Add(0, keyGroup, block); err != nil {
 				return err
 			}
 			return m.see(block)
