@@ -151,18 +151,18 @@ func finalization(t *testing.T, open Open) {
 	}})
 	for i, want := range []int{1, 1, 2} {
 		r.out.before = func(context.Context) error {
-			if n := len(r.sdk.Finalized()); n != min(i, 1) {
+			if n := len(r.finalized()); n != min(i, 1) {
 				t.Errorf("%d bundles were finalized when bundle %d emitted", n, i)
 			}
 			return nil
 		}
 		r.process(stage.MainInput, records("a"))
-		if n := len(r.sdk.Finalized()); n != want {
+		if n := len(r.finalized()); n != want {
 			t.Errorf("%d bundles were finalized after bundle %d", n, i)
 		}
 	}
 	r.finish()
-	if d := cmp.Diff([]string{bundles[0], bundles[2]}, r.sdk.Finalized()); d != "" {
+	if d := cmp.Diff([]string{bundles[0], bundles[2]}, r.finalized()); d != "" {
 		t.Errorf("finalized (-want +got):\n%s", d)
 	}
 }

@@ -179,7 +179,7 @@ func closedTakesNothing(t *testing.T, open Open) {
 	if err := r.tasks[0].Close(); err != nil {
 		t.Errorf("second Close: %v", err)
 	}
-	if n := r.sdk.Bundles(); n != 0 {
+	if n := r.bundles(); n != 0 {
 		t.Errorf("%d bundles", n)
 	}
 }

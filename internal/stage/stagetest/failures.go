@@ -49,7 +49,7 @@ func userError(t *testing.T, open Open) {
 	r := start(t, open, setup{pipeline: straight, script: failing})
 	err := r.ends("a bad c")
 	var user *fnapi.HarnessError
-	if !errors.As(err, &user) || user.Text != "boom\n  at user.code:7" || user.Worker != "w" {
+	if !errors.As(err, &user) || user.Text != "boom\n  at user.code:7" || user.Worker != "w0" {
 		t.Fatalf("%v", err)
 	}
 	if !strings.Contains(err.Error(), r.stage.Name) {
@@ -149,7 +149,7 @@ func errorsAreFinal(t *testing.T, open Open) {
 	if first == nil {
 		t.Fatal("no error")
 	}
-	bundles := r.sdk.Bundles()
+	bundles := r.bundles()
 	for range 2 {
 		if err := r.ends("a"); err == nil {
 			t.Error("a failed task took a block")
@@ -158,7 +158,7 @@ func errorsAreFinal(t *testing.T, open Open) {
 			t.Error("a failed task took the input's end")
 		}
 	}
-	if r.sdk.Bundles() != bundles {
+	if r.bundles() != bundles {
 		t.Error("a failed task began a bundle")
 	}
 	if log := r.out.log(); strings.Contains(log, "keep") || strings.Contains(log, "quiet") {

@@ -110,7 +110,7 @@ func groupsByKey(t *testing.T, open Open) {
 	}})
 	r.group(pairs("a=1 b=2 c=3 a=4 =5 b=6 a=1"))
 	r.group(pairs("b=7 d="))
-	if n := r.sdk.Bundles(); n != 0 {
+	if n := r.bundles(); n != 0 {
 		t.Errorf("%d bundles before the input's end", n)
 	}
 	r.finish()
@@ -148,15 +148,15 @@ func groupsFillBundles(t *testing.T, open Open) {
 	r.group(all)
 	r.finish()
 	c.check(t, want...)
-	if n := r.sdk.Bundles(); n < 3 || n > 4 {
+	if n := r.bundles(); n < 3 || n > 4 {
 		t.Errorf("%d bundles of 1 MiB for 4 MB", n)
 	}
 }
 
-// largeValues are values of 1 KiB, 3 MB of them, and a digest of their multiset.
+// largeValues are values of 1 KiB, 1.5 MB of them, and a digest of their multiset.
 func largeValues(key string) (records []byte, digest string) {
 	seen := map[string]int{}
-	for i := range 3000 {
+	for i := range 1500 {
 		value := fmt.Sprintf("%s-%04d-%s", key, i, strings.Repeat("v", 1<<10))
 		records = record(records, int64(i), key, value)
 		seen[value]++
@@ -209,7 +209,7 @@ func largeGroup(t *testing.T, open Open) {
 
 func largeGroupsFillBundles(t *testing.T, open Open) {
 	var tokens [][]byte // of earlier bundles
-	r := start(t, open, setup{pipeline: grouped("global"), bundleBytes: 4 << 20, script: func(b *sdk.Bundle) error {
+	r := start(t, open, setup{pipeline: grouped("global"), bundleBytes: 2 << 20, script: func(b *sdk.Bundle) error {
 		for _, token := range tokens {
 			if _, _, err := b.Read(runnerKey(token)); err == nil {
 				return fmt.Errorf("a group of another bundle can be read")
@@ -230,8 +230,8 @@ func largeGroupsFillBundles(t *testing.T, open Open) {
 		r.group(records)
 	}
 	r.finish()
-	if n := r.sdk.Bundles(); n != 3 {
-		t.Errorf("%d bundles of 4 MiB for five groups of 3 MB", n)
+	if n := r.bundles(); n != 3 {
+		t.Errorf("%d bundles of 2 MiB for five groups of 1.5 MB", n)
 	}
 	if len(tokens) != 5 {
 		t.Errorf("%d groups", len(tokens))

@@ -55,8 +55,8 @@ func impulseOnce(t *testing.T, open Open) {
 		if err := task.End(r.ctx, stage.MainInput); err != nil {
 			t.Fatal(err)
 		}
-		if want := map[bool]int{true: 1}[i == 0]; r.sdk.Bundles() != want {
-			t.Errorf("after the end of task %d there were %d bundles, not %d", i, r.sdk.Bundles(), want)
+		if want := map[bool]int{true: 1}[i == 0]; r.bundles() != want {
+			t.Errorf("after the end of task %d there were %d bundles, not %d", i, r.bundles(), want)
 		}
 	}
 	if len(got) != 1 {
@@ -79,7 +79,7 @@ func elementsPass(t *testing.T, open Open) {
 	if got := strings.Join(r.values(r.exchange("out", "next")), " "); got != "a b c d e f" {
 		t.Errorf("output %q", got)
 	}
-	if n := r.sdk.Bundles(); n != 1 {
+	if n := r.bundles(); n != 1 {
 		t.Errorf("%d bundles", n)
 	}
 }
@@ -135,7 +135,7 @@ pardo next(out) > end env=other
 func emptyInput(t *testing.T, open Open) {
 	r := start(t, open, setup{pipeline: straight, parallelism: 2, script: identity})
 	r.finish()
-	if n := r.sdk.Bundles(); n != 0 {
+	if n := r.bundles(); n != 0 {
 		t.Errorf("%d bundles", n)
 	}
 	if log := r.out.log(); strings.ReplaceAll(log, "keep ", "") != "quiet quiet" {

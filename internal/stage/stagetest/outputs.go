@@ -191,7 +191,7 @@ func keyedOutput(t *testing.T, open Open) {
 	if d := cmp.Diff(want, strings.Fields(r.keyed(r.exchange("out", "next")))); d != "" {
 		t.Errorf("output by key (-want +got):\n%s", d)
 	}
-	if r.sdk.Bundles() < 2 {
+	if r.bundles() < 2 {
 		t.Error("the order is not kept across bundles, because there is one only")
 	}
 }

@@ -21,11 +21,14 @@ type recorder struct {
 	t *testing.T
 	// before, unless nil, is called in Emit: it may block, and fail.
 	before func(ctx context.Context) error
+	// settling, unless nil, is called in Settle, and may fail.
+	settling func(ctx context.Context, keep bool) error
 
-	mu      sync.Mutex
-	blocks  []block
-	metrics [][]*pipepb.MonitoringInfo
-	events  []string // "emit", "keep", "drop", "metrics" and "quiet", in order
+	mu       sync.Mutex
+	blocks   []block
+	metrics  [][]*pipepb.MonitoringInfo
+	messages []string
+	events   []string // "emit", "keep", "drop", "message", "metrics" and "quiet", in order
 }
 
 type block struct {
@@ -56,7 +59,12 @@ func (o *output) Emit(ctx context.Context, exchange, keyGroup int, data []byte) 
 	return nil
 }
 
-func (o *output) Settle(_ context.Context, keep bool) error {
+func (o *output) Settle(ctx context.Context, keep bool) error {
+	if o.settling != nil {
+		if err := o.settling(ctx, keep); err != nil {
+			return err
+		}
+	}
 	if keep {
 		o.note("keep", func() { o.blocks = append(o.blocks, o.open...) })
 	} else {
@@ -75,7 +83,9 @@ func (o *output) Quiet() {
 	})
 }
 
-func (o *output) Message(jobpb.JobMessage_MessageImportance, string) {}
+func (o *output) Message(_ jobpb.JobMessage_MessageImportance, text string) {
+	o.note("message", func() { o.messages = append(o.messages, text) })
+}
 
 func (o *output) Metrics(infos []*pipepb.MonitoringInfo) {
 	o.note("metrics", func() { o.metrics = append(o.metrics, infos) })

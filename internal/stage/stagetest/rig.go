@@ -2,6 +2,7 @@ package stagetest
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"strings"
@@ -39,17 +40,18 @@ type setup struct {
 
 // rig is a stage with everything around it.
 type rig struct {
-	t       *testing.T
-	ctx     context.Context
-	open    Open
-	plan    *plan.Plan
-	stage   *plan.Stage
-	spec    stage.Spec
-	budget  *shuffle.Budget
-	out     *recorder
-	sdk     *sdk.Harness // nil when the stage has no environment
-	session *fnapi.Session
-	tasks   []stage.Task
+	t      *testing.T
+	ctx    context.Context
+	open   Open
+	plan   *plan.Plan
+	stage  *plan.Stage
+	spec   stage.Spec
+	budget *shuffle.Budget
+	out    *recorder
+	tasks  []stage.Task
+	// session is the latest harness's; harnesses are all that there were: none when the stage has no environment.
+	session   *fnapi.Session
+	harnesses []*sdk.Harness
 }
 
 // start builds the plan and connects the harness. The end of the test checks that nothing is left.
@@ -91,12 +93,19 @@ func start(t *testing.T, open Open, s setup) *rig {
 		r.connect(s.script)
 	}
 	t.Cleanup(r.end)
-	for i := range r.spec.Parallelism {
-		spec := r.spec
-		spec.Index, spec.Out = i, &output{recorder: r.out}
-		r.tasks = append(r.tasks, open(t, spec))
+	for range r.spec.Parallelism {
+		r.another()
 	}
 	return r
+}
+
+// another opens one more task.
+func (r *rig) another() stage.Task {
+	spec := r.spec
+	spec.Index, spec.Out = len(r.tasks), &output{recorder: r.out}
+	task := r.open(r.t, spec)
+	r.tasks = append(r.tasks, task)
+	return task
 }
 
 // find returns the stage that a transform is in, or at whose mouth it stands.
@@ -115,7 +124,7 @@ func (r *rig) find(transform string) *plan.Stage {
 	return nil
 }
 
-// connect starts a Fn API server and a harness.
+// connect starts a Fn API server, and a harness whenever the task asks for one and none is there.
 func (r *rig) connect(script sdk.Script) {
 	server := fnapi.NewServer(r.spec.Log)
 	g := grpc.NewServer(fnapi.ServerOptions()...)
@@ -130,8 +139,8 @@ func (r *rig) connect(script sdk.Script) {
 	}
 	r.t.Cleanup(func() {
 		server.Close()
-		if r.sdk != nil {
-			r.sdk.Close()
+		for _, harness := range r.harnesses {
+			harness.Close()
 		}
 		if err := conn.Close(); err != nil {
 			r.t.Errorf("connection: %v", err)
@@ -141,18 +150,52 @@ func (r *rig) connect(script sdk.Script) {
 			r.t.Errorf("serve: %v", err)
 		}
 	})
-	if r.session, err = server.Expect(fnapi.Worker{ID: "w", Endpoint: "fn"}); err != nil {
+	dial := func(ctx context.Context) error {
+		id := fmt.Sprintf("w%d", len(r.harnesses))
+		var err error
+		if r.session, err = server.Expect(fnapi.Worker{ID: id, Endpoint: "fn"}); err != nil {
+			return err
+		}
+		harness, err := sdk.Connect(conn, id, map[string]sdk.Script{"work": script})
+		if err != nil {
+			return err
+		}
+		r.harnesses = append(r.harnesses, harness)
+		select {
+		case <-r.session.Ready():
+			return nil
+		case <-ctx.Done():
+			return fmt.Errorf("the harness does not connect: %w", context.Cause(ctx))
+		}
+	}
+	if err := dial(r.ctx); err != nil {
 		r.t.Fatal(err)
 	}
-	if r.sdk, err = sdk.Connect(conn, "w", map[string]sdk.Script{"work": script}); err != nil {
-		r.t.Fatal(err)
+	r.spec.Harness = func(ctx context.Context) (*fnapi.Session, error) {
+		if r.session.Err() == nil {
+			return r.session, nil
+		}
+		err := dial(ctx)
+		return r.session, err
 	}
-	select {
-	case <-r.session.Ready():
-	case <-r.ctx.Done():
-		r.t.Fatal("the harness does not connect")
+}
+
+// bundles is how many bundles the harnesses were given.
+func (r *rig) bundles() int {
+	n := 0
+	for _, harness := range r.harnesses {
+		n += harness.Bundles()
 	}
-	r.spec.Harness = func(context.Context) (*fnapi.Session, error) { return r.session, nil }
+	return n
+}
+
+// finalized are the bundles that were finalized.
+func (r *rig) finalized() []string {
+	var all []string
+	for _, harness := range r.harnesses {
+		all = append(all, harness.Finalized()...)
+	}
+	return all
 }
 
 // end closes what is left, and looks for what was not given back.

@@ -35,6 +35,7 @@ func Run(t *testing.T, open Open) {
 		{"side inputs", sideInputCases},
 		{"bundles", bundleCases},
 		{"failures", failureCases},
+		{"attempts", attemptCases},
 		{"close", closeCases},
 	} {
 		t.Run(group.name, func(t *testing.T) {

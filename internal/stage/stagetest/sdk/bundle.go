@@ -131,7 +131,7 @@ func (b *Bundle) Embed(pcollection string, records []byte) {
 		&fnpb.Elements_Data{InstructionId: b.ID, TransformId: b.sinks[pcollection], Data: records})
 }
 
-// Embedded tells whether input came with the bundle's instruction, of which there is some left.
+// Embedded tells whether input that came with the bundle's instruction is yet to be read.
 func (b *Bundle) Embedded() bool { return len(b.embedded) > 0 }
 
 // Write sends whole records of an output, named by its PCollection, in one message.

@@ -212,11 +212,13 @@ func (h *Harness) run(b *Bundle, descriptor string) {
 	if err == nil && b.Response.Elements == nil {
 		err = b.EndOutputs()
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, errGone): // the dead say nothing
+	case err != nil:
 		_ = h.answer(&fnpb.InstructionResponse{InstructionId: b.ID, Error: err.Error()})
-		return
+	default:
+		_ = b.Respond()
 	}
-	_ = b.Respond()
 }
 
 func (h *Harness) descriptor(id string) (*fnpb.ProcessBundleDescriptor, error) {
