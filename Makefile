@@ -1,6 +1,8 @@
 # make build       bin/trestle
 # make wordcount   Beam's own WordCount from each SDK on the embedded engine (SDK=go limits it to one)
+# make validates   Beam's own test suites from each SDK; writes docs/validates.md (SUITE=go ONLY=TestPanes limits it)
 # make test        everything CI runs
+# make bench       trestle and its peers side by side (SIZE=small tries it out, CASES='gbk-5m tiny' limits it)
 # make help        all of them
 #
 # Each target does all of its own set-up, below build/, and leaves the machine as it was. What has been set up once is
@@ -36,10 +38,23 @@ python := $(sdk)/python-$(beam_python)/ready
 go := $(sdk)/go-$(beam_go)/wordcount
 java := $(sdk)/java-$(beam_java)/ready
 typescript := $(sdk)/typescript-$(beam_typescript)/ready
+# What Beam's own suites need besides; the Java SDK is of another version than WordCount's.
+suites_python := $(dir $(python))validates
+suites_go := $(sdk)/validates-go-$(beam_go)/ready
+suites_java_version := $(shell sed -n 's:.*<beam.version>\(.*\)</beam.version>.*:\1:p' test/validates/java/pom.xml)
+suites_java := $(sdk)/validates-java-$(suites_java_version)/ready
+suites := $(suites_python) $(suites_go) $(suites_java) $(typescript)
 lint := build/tools/golangci-lint
 quietly := test/sdk/quietly
 
-.PHONY: help build setup wordcount test vet lint unit race fuzz clean
+# What bench runs: SIZE is small, full or large; CASES and PEERS are names as in its table, all when empty.
+SIZE ?= full
+CASES ?=
+PEERS ?=
+ROUNDS ?= 3
+prism := build/bench/prism-$(beam_go)
+
+.PHONY: help build setup wordcount bench test vet lint unit race fuzz clean
 
 help:
 	@sed -n '1,/^$$/s/^# \?//p' Makefile
@@ -53,6 +68,25 @@ wordcount: build $(text) $(foreach s,$(sdks),$($(s)))
 	@build/wordcount/driver -trestle bin/trestle -text $(text) -dir build/wordcount \
 	  -sdk '$(sdks)' -environment '$(environments)' \
 	  -python $(dir $(python)) -go $(go) -java $(dir $(java)) -typescript $(dir $(typescript))
+
+# Not part of make test: it takes a quarter of an hour, and means something on a quiet machine only.
+bench: build $(prism) $(text) $(python) $(go)
+	@go build -o build/bench/driver ./test/bench
+	@go build -o build/bench/pipeline ./test/bench/pipeline
+	@build/bench/driver -trestle bin/trestle -prism $(prism) -pipeline build/bench/pipeline -go $(go) -python $(dir $(python)) \
+	  -text $(text) -dir build/bench/run -beam $(beam_go) -results test/bench/results \
+	  -size '$(SIZE)' -cases '$(CASES)' -peers '$(PEERS)' -rounds '$(ROUNDS)'
+
+# All of Beam's suites, or what SUITE and ONLY name (see test/validates); and a part that takes minutes.
+.PHONY: validates validates-quick
+validates: validates_flags = -suite '$(SUITE)' -only '$(ONLY)' -report docs/validates.md
+validates-quick: validates_flags = -quick
+validates validates-quick: build $(suites)
+	@go build -o build/validates/driver ./test/validates
+	@build/validates/driver $(validates_flags) -trestle bin/trestle -source test/validates -dir build/validates/run \
+	  -python $(dir $(python)) -go $(dir $(suites_go)) -java $(dir $(suites_java)) -typescript $(dir $(typescript)) \
+	  -beam "$$(go list -m -f '{{.Dir}}' github.com/apache/beam/sdks/v2)" \
+	  -versions 'Python $(beam_python), Go $(beam_go), Java $(suites_java_version), TypeScript $(beam_typescript); Trestle $(VERSION)'
 
 # The set-up goes first and side by side, since it waits for the network more than it computes; then one thing after
 # another, the cheap ones first, so that a failure shows early and its output stands alone. All are tried (-k).
@@ -97,6 +131,12 @@ $(go):
 	  'go mod download github.com/apache/beam/sdks/v2; \
 	   go build -C "$$(go list -m -f "{{.Dir}}" github.com/apache/beam/sdks/v2)" -trimpath=false -ldflags "-s -w" -o "$(abspath $@)" ./go/examples/wordcount'
 
+# Inside Beam's own module for the same reason.
+$(prism):
+	@$(quietly) 'Prism $(beam_go)' build/log/prism.log bash -euc \
+	  'go mod download github.com/apache/beam/sdks/v2; \
+	   go build -C "$$(go list -m -f "{{.Dir}}" github.com/apache/beam/sdks/v2)" -ldflags "-s -w" -o "$(abspath $@)" ./go/cmd/prism'
+
 $(java): test/sdk/java/pom.xml
 	@$(quietly) 'Beam Java SDK $(beam_java)' build/log/java.log bash -euc \
 	  'rm -rf $(@D); mvn -B -q -f $< -DincludeScope=runtime -DoutputDirectory="$(abspath $(@D))" \
@@ -106,6 +146,27 @@ $(java): test/sdk/java/pom.xml
 $(typescript): test/sdk/typescript/package-lock.json test/sdk/typescript/wordcount.js
 	@$(quietly) 'Beam TypeScript SDK $(beam_typescript)' build/log/typescript.log bash -euc \
 	  'rm -rf $(@D); mkdir -p $(@D); cp test/sdk/typescript/* $(@D)/; cd $(@D); npm ci --ignore-scripts --no-audit --no-fund'
+	@touch $@
+
+# Into WordCount's virtual environment; the version of apache-beam there is the one asked for here.
+$(suites_python): test/validates/python/requirements.txt $(python)
+	@$(quietly) "what Beam Python's tests need" build/log/validates-python.log \
+	  $(@D)/bin/pip install --disable-pip-version-check -r $< apache-beam==$(beam_python)
+	@touch $@
+
+# Stripped, they are half as large. In Beam's own module, whose go.sum holds for them.
+$(suites_go):
+	@$(quietly) "Beam Go's tests" build/log/validates-go.log bash -euc \
+	  'go mod download github.com/apache/beam/sdks/v2; mkdir -p $(@D); \
+	   for package in integration/primitives integration/synthetic integration/wordcount regression; do \
+	     go test -C "$$(go list -m -f "{{.Dir}}" github.com/apache/beam/sdks/v2)" -c -ldflags "-s -w" \
+	       -o "$(abspath $(@D))/$${package##*/}.test" "./go/test/$$package"; \
+	   done'
+	@touch $@
+
+$(suites_java): test/validates/java/pom.xml $(wildcard test/validates/java/src/main/java/trestle/validates/*.java)
+	@$(quietly) "Beam Java's tests" build/log/validates-java.log bash -euc \
+	  'rm -rf $(@D); mvn -B -q -f $< -Dout="$(abspath $(@D))" process-classes'
 	@touch $@
 
 # A module of its own, so that the linter's two hundred dependencies stay out of trestle's.

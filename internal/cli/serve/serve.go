@@ -20,6 +20,7 @@ type flags struct {
 	server    serverflags.Flags
 	listen    string
 	advertise string
+	pprof     string
 	verbose   bool
 }
 
@@ -39,6 +40,8 @@ that send a pipeline to it. Ends, with its jobs, on SIGINT or SIGTERM.`,
 	cmd.Flags().StringVar(&f.listen, "listen", server.DefaultListen, "host:port for all services; port 0 takes any free one")
 	cmd.Flags().StringVar(&f.advertise, "advertise", "", "host:port under which others reach the server (default: where it listens)")
 	cmd.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "log what harnesses log")
+	cmd.Flags().StringVar(&f.pprof, "pprof", "", "loopback host:port for profiles of the server (net/http/pprof)")
+	cmd.Flags().Lookup("pprof").Hidden = true // for those who work on trestle
 	f.server.Bind(cmd.Flags())
 	return cmd
 }
@@ -46,13 +49,20 @@ that send a pipeline to it. Ends, with its jobs, on SIGINT or SIGTERM.`,
 // stopTimeout is how long running jobs get to end when the server is told to stop.
 const stopTimeout = 20 * time.Second
 
-func run(ctx context.Context, stdout, stderr io.Writer, f flags) error {
+func run(ctx context.Context, stdout, stderr io.Writer, f flags) (err error) {
 	cfg, err := f.server.Config()
 	if err != nil {
 		return err
 	}
 	cfg.Listen, cfg.Advertise = f.listen, f.advertise
 	cfg.Log = obs.NewLogger(stderr, f.verbose)
+	if f.pprof != "" {
+		stop, failed := serveProfiles(f.pprof)
+		if failed != nil {
+			return failed
+		}
+		defer func() { err = errors.Join(err, stop()) }()
+	}
 	s, err := server.Start(ctx, cfg)
 	if err != nil {
 		return err

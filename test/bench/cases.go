@@ -1,0 +1,167 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+)
+
+// The peers, by the names they have in results.
+const (
+	trestle        = "trestle"         // LOOPBACK: the worker is the client's process
+	trestleProcess = "trestle-process" // PROCESS: the server starts a worker for each core
+	prism          = "prism"           // Beam's Go runner, LOOPBACK
+	sdk            = "sdk"             // no runner: the Go SDK's direct runner, in the client
+	fnapi          = "fnapi"           // no server: the Python SDK's FnApiRunner, in the client
+)
+
+// What a case runs.
+const (
+	shaped          = "shaped" // ./test/bench/pipeline
+	goWordCount     = "go-wordcount"
+	pythonWordCount = "python-wordcount"
+	pythonHotKey    = "python-hotkey"
+)
+
+// benchCase is a pipeline of one size.
+type benchCase struct {
+	name, kind string
+	peers      []string
+	// shape and its parameters, of a shaped case; hotkey has records and bytes too.
+	shape         string
+	records, keys int64
+	bytes, shards int
+	// textBytes is how long the text of a WordCount is.
+	textBytes int64
+	// memory is the budget that trestle gets; empty for its default.
+	memory string
+}
+
+// casesOf are the cases of a size. Small ones find out whether the benchmark works; full ones are those of the targets;
+// large ones add what takes minutes, and more memory than some peers can have.
+func casesOf(size string) ([]benchCase, error) {
+	divide, minutes := int64(1), false
+	switch size {
+	case "small":
+		divide = 50
+	case "full":
+	case "large":
+		minutes = true
+	default:
+		return nil, fmt.Errorf("no size is called %q: there are small, full and large", size)
+	}
+	both, withSDK := []string{trestle, prism}, []string{trestle, prism, sdk}
+	cases := []benchCase{
+		{name: "tiny", shape: "tiny", peers: both},
+		{name: "floor-5m", shape: "floor", records: 5e6, peers: withSDK},
+		{name: "chain-2m", shape: "chain", records: 2e6, peers: withSDK},
+		{name: "gbk-1m", shape: "gbk", records: 1e6, keys: 1e5, peers: both},
+		{name: "gbk-5m", shape: "gbk", records: 5e6, keys: 1e5, peers: both},
+		{name: "gbk-5m-split", shape: "gbk", records: 5e6, keys: 1e5, shards: 16, peers: both},
+		{name: "hotkey-1m", shape: "gbk", records: 1e6, keys: 1, peers: both},
+		{name: "combine-5m", shape: "combine", records: 5e6, keys: 1e5, peers: both},
+		{name: "side-5m", shape: "side", records: 5e6, peers: both},
+		{name: "wordcount-go", kind: goWordCount, textBytes: 50e6, peers: both},
+		{name: "wordcount-python", kind: pythonWordCount, textBytes: 50e6, peers: []string{trestleProcess, fnapi, trestle, prism}},
+	}
+	if minutes {
+		cases = append(cases,
+			benchCase{name: "gbk-50m", shape: "gbk", records: 50e6, keys: 1e6, memory: "256MiB", peers: []string{trestle}},
+			benchCase{name: "hotkey-2g", shape: "gbk2", records: 20e6, keys: 1, memory: "256MiB", peers: []string{trestle}},
+			benchCase{name: "hotkey-2g-python", kind: pythonHotKey, records: 200e3, bytes: 10_000, memory: "256MiB",
+				peers: []string{trestleProcess}},
+		)
+	}
+	for i := range cases {
+		c := &cases[i]
+		if c.kind == "" {
+			c.kind = shaped
+		}
+		c.records, c.textBytes = c.records/divide, c.textBytes/divide
+		c.keys, c.shards = max(c.keys, 1), max(c.shards, 1)
+		if c.bytes == 0 {
+			c.bytes = 100
+		}
+	}
+	return cases, nil
+}
+
+// place is where things are.
+type place struct {
+	trestle, prism, pipeline, wordcount string // binaries
+	python                              string // virtual environment
+	text, hotkey, dir, beam             string
+}
+
+// command is how a case is run on a peer, whose server, if it has one, is at endpoint. Output, if there is any, goes to
+// files whose names begin with output.
+func (at place) command(c benchCase, peer, endpoint, output string) (argv []string, err error) {
+	switch c.kind {
+	case shaped:
+		argv = []string{at.pipeline, "-shape", c.shape}
+		if c.records > 0 {
+			argv = append(argv, "-records", strconv.FormatInt(c.records, 10), "-keys", strconv.FormatInt(c.keys, 10),
+				"-bytes", strconv.Itoa(c.bytes), "-shards", strconv.Itoa(c.shards))
+		}
+		if peer == sdk {
+			return append(argv, "-runner", "direct"), nil
+		}
+		return append(argv, "--endpoint="+endpoint, "--environment_type=LOOPBACK"), nil
+	case goWordCount:
+		text, err := at.repeated(c.textBytes)
+		return []string{at.wordcount, "--input=" + text, "--output=" + output,
+			"--runner=universal", "--endpoint=" + endpoint, "--environment_type=LOOPBACK"}, err
+	case pythonWordCount:
+		text, err := at.repeated(c.textBytes)
+		if err != nil {
+			return nil, err
+		}
+		argv = []string{at.interpreter(), "-m", "apache_beam.examples.wordcount", "--input", text, "--output", output}
+	case pythonHotKey:
+		argv = []string{at.interpreter(), at.hotkey, "--records", strconv.FormatInt(c.records, 10), "--bytes", strconv.Itoa(c.bytes)}
+	default:
+		return nil, fmt.Errorf("case %s is of no kind", c.name)
+	}
+	switch peer {
+	case fnapi:
+		return append(argv, "--runner=FnApiRunner"), nil
+	case trestleProcess:
+		// The interpreter that has the SDK is found by the PATH, as in an activated virtual environment.
+		config, err := json.Marshal(map[string]any{"command": "trestle boot python",
+			"env": map[string]string{"PATH": filepath.Dir(at.interpreter()) + ":" + os.Getenv("PATH")}})
+		return append(argv, "--runner=PortableRunner", "--job_endpoint="+endpoint, "--environment_type=PROCESS",
+			"--environment_config="+string(config)), err
+	default:
+		return append(argv, "--runner=PortableRunner", "--job_endpoint="+endpoint, "--environment_type=LOOPBACK"), nil
+	}
+}
+
+func (at place) interpreter() string { return filepath.Join(at.python, "bin", "python") }
+
+// repeated is a file of about so many bytes: the text, again and again.
+func (at place) repeated(bytes int64) (path string, err error) {
+	path = filepath.Join(at.dir, fmt.Sprintf("text-%d.txt", bytes))
+	if info, err := os.Stat(path); err == nil && info.Size() >= bytes {
+		return path, nil
+	}
+	text, err := os.ReadFile(at.text)
+	if err != nil {
+		return "", err
+	}
+	if len(text) == 0 {
+		return "", fmt.Errorf("%s is empty", at.text)
+	}
+	file, err := os.Create(path)
+	if err != nil {
+		return "", err
+	}
+	defer file.Close()
+	for size := int64(0); size < bytes; size += int64(len(text)) {
+		if _, err := file.Write(text); err != nil {
+			return "", err
+		}
+	}
+	return path, nil
+}

@@ -1,0 +1,64 @@
+// Command pipeline is a benchmark's pipeline: one of a few shapes, as large as it is told to be. It runs on the job server
+// that Beam's own flags name (--endpoint, --environment_type), or with -runner direct in this process, checks by the
+// job's counters that every record arrived, and prints what it measured as one line of JSON.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/apache/beam/sdks/v2/go/pkg/beam"
+	_ "github.com/apache/beam/sdks/v2/go/pkg/beam/runners/direct"
+	_ "github.com/apache/beam/sdks/v2/go/pkg/beam/runners/universal"
+)
+
+// Measured is what the command prints.
+type Measured struct {
+	// Seconds is from the pipeline's submission to its end, without the start of this process.
+	Seconds float64 `json:"seconds"`
+	Records int64   `json:"records"`
+}
+
+func main() {
+	var sh shape
+	flag.StringVar(&sh.name, "shape", "", "what the pipeline does; see shapes.go")
+	flag.Int64Var(&sh.records, "records", 1000, "how many records the source makes")
+	flag.Int64Var(&sh.keys, "keys", 100, "over how many keys")
+	flag.IntVar(&sh.bytes, "bytes", 100, "how large each value is")
+	flag.IntVar(&sh.shards, "shards", 1, "into how many parts the source is split; a Reshuffle spreads more than one")
+	runner := flag.String("runner", "universal", "Beam's runner: universal, or direct for this process alone")
+	flag.Parse()
+	beam.Init()
+	if err := run(*runner, sh); err != nil {
+		fmt.Fprintln(os.Stderr, "pipeline:", err)
+		os.Exit(1)
+	}
+}
+
+func run(runner string, sh shape) error {
+	p, s := beam.NewPipelineWithRoot()
+	want, err := sh.build(s)
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	result, err := beam.Run(context.Background(), runner, p)
+	if err != nil {
+		return err
+	}
+	took := time.Since(start)
+	var got int64
+	for _, counter := range result.Metrics().AllMetrics().Counters() {
+		if counter.Name() == arrivedName {
+			got += counter.Result()
+		}
+	}
+	if got != want {
+		return fmt.Errorf("%d records arrived of %d", got, want)
+	}
+	return json.NewEncoder(os.Stdout).Encode(Measured{Seconds: took.Seconds(), Records: got})
+}
