@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"trestle/test/process"
+)
+
+// golang is Beam's Go SDK: the integration and regression tests of its module. With the runner "universal" they leave
+// nothing out, while each of Beam's own runners has a list of tests that it skips.
+type golang struct{ at place }
+
+// goPackages are the packages below go/test, each in a test binary called like the package's last element.
+var goPackages = []string{"integration/primitives", "integration/synthetic", "integration/wordcount", "regression"}
+
+const goProcesses = 2
+
+// goTest is a test in a package.
+type goTest struct{ dir, name string }
+
+func (t goTest) String() string { return filepath.Base(t.dir) + "." + t.name }
+
+func (s golang) run(ctx context.Context, j job) ([]result, error) {
+	// The client waits for ever for a server that is not there; the harness looks for one before each suite.
+	tests, err := s.list(ctx, j)
+	if err != nil {
+		return nil, err
+	}
+	// A process for each test: one that hangs or dies costs no other.
+	results := make([]result, len(tests))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(goProcesses)
+	for i, t := range tests {
+		g.Go(func() (err error) {
+			results[i], err = s.runOne(ctx, j, t)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return sorted(results)
+}
+
+func (s golang) binary(dir string) string {
+	return filepath.Join(s.at.golang, filepath.Base(dir)+".test")
+}
+
+func (s golang) list(ctx context.Context, j job) (tests []goTest, err error) {
+	pattern := "."
+	if j.only != "" {
+		pattern = j.only
+	}
+	for _, dir := range goPackages {
+		var out strings.Builder
+		run := process.Run{
+			Argv: []string{s.binary(dir), "-test.list", pattern}, Stdout: &out,
+			Dir: filepath.Join(s.at.beam, "go", "test", dir), Log: filepath.Join(j.dir, filepath.Base(dir)+".list"),
+		}
+		if err := run.Do(ctx); err != nil {
+			return nil, fmt.Errorf("list the tests of %s: %w", dir, err)
+		}
+		for name := range strings.Lines(out.String()) {
+			t := goTest{dir, strings.TrimSpace(name)}
+			if strings.HasPrefix(t.name, "Test") && !slices.Contains(j.leftOut, t.String()) {
+				tests = append(tests, t)
+			}
+		}
+	}
+	return tests, nil
+}
+
+func (s golang) runOne(ctx context.Context, j job, t goTest) (result, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, j.timeout, errTooLong)
+	defer cancel()
+	log := filepath.Join(j.dir, t.String()+".log")
+	run := process.Run{
+		Argv: []string{s.binary(t.dir), "-test.v", "-test.run", "^" + t.name + "$",
+			"--runner=universal", "--endpoint=" + j.endpoint, "--environment_type=LOOPBACK"},
+		Dir: filepath.Join(s.at.beam, "go", "test", t.dir), Log: log,
+	}
+	start := time.Now()
+	err := run.Do(ctx)
+	r := result{test: t.String(), outcome: passed, took: time.Since(start)}
+	text, readErr := os.ReadFile(log)
+	if readErr != nil {
+		return r, errors.Join(readErr, err)
+	}
+	ended := regexp.MustCompile(`(?m)^--- (PASS|FAIL|SKIP): ` + t.name + ` `).FindSubmatch(text)
+	switch {
+	case err != nil && ctx.Err() != nil && !errors.Is(context.Cause(ctx), errTooLong):
+		return r, err
+	case err != nil:
+		r.outcome, r.why = failed, err.Error()+"\n"+string(text)
+	case ended == nil:
+		r.outcome, r.why = failed, "the test's process ended well, but does not say that it ran the test\n"+string(text)
+	case string(ended[1]) == "SKIP":
+		r.outcome, r.why = skipped, string(text)
+	}
+	return r, nil
+}
+
+var errTooLong = errors.New("it took too long")

@@ -1,0 +1,254 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"trestle/test/process"
+)
+
+type flags struct {
+	place
+	trestle, dir string
+	suites, only string
+	report       string
+	versions     string
+	quick        bool
+	timeout      time.Duration
+}
+
+func main() {
+	var f flags
+	flag.StringVar(&f.trestle, "trestle", "bin/trestle", "the trestle binary")
+	flag.StringVar(&f.dir, "dir", "", "where logs, reports and the server's data go; emptied first")
+	flag.StringVar(&f.source, "source", "test/validates", "the folder of this program's source, with the lists")
+	flag.StringVar(&f.python, "python", "", "virtual environment with Beam's Python SDK and what its tests need")
+	flag.StringVar(&f.golang, "go", "", "folder with the test binaries of Beam's Go SDK")
+	flag.StringVar(&f.beam, "beam", "", "source folder of Beam's Go module")
+	flag.StringVar(&f.java, "java", "", "folder of jars with Beam's Java SDK and its tests")
+	flag.StringVar(&f.typescript, "typescript", "", "folder with Beam's TypeScript SDK")
+	flag.StringVar(&f.suites, "suite", "", "the suites to run, or suites with their modes (python-portable-raw); all when empty")
+	flag.StringVar(&f.only, "only", "", "the tests to run, as go test -run and pytest -k take them, for Java as an expression on names; all when empty")
+	flag.StringVar(&f.report, "report", "", "file that gets the table of a whole run")
+	flag.StringVar(&f.versions, "versions", "", "what versions of the SDKs and of Trestle these are, for the report")
+	flag.BoolVar(&f.quick, "quick", false, "run a part that takes minutes")
+	flag.DurationVar(&f.timeout, "timeout", 2*time.Minute, "how long one test may take")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	ok, err := f.run(ctx)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "validates:", err)
+	}
+	if err != nil || !ok {
+		os.Exit(1)
+	}
+}
+
+// chosen is a suite in a mode that is to be run.
+type chosen struct {
+	suite
+	mode
+	list    map[string]listed
+	leftOut []string
+}
+
+// verdict is what came of it.
+type verdict struct {
+	chosen
+	results    []result
+	violations []violation
+	took       time.Duration
+	health     health
+	// err is of the suite itself or of the server.
+	err error
+}
+
+func (v verdict) ok() bool {
+	return v.err == nil && len(v.violations) == 0 && len(v.health.left) == 0
+}
+
+// run runs what was asked for; false when something is other than the lists say. An error is of the run itself.
+func (f *flags) run(ctx context.Context) (ok bool, err error) {
+	if err := f.prepare(); err != nil {
+		return false, err
+	}
+	all, err := f.choose()
+	if err != nil {
+		return false, err
+	}
+	start := time.Now()
+	servers := &servers{trestle: f.trestle, dir: f.dir}
+	ok = true
+	var verdicts []verdict
+	for _, c := range all {
+		v := f.runOne(ctx, servers, c)
+		if ctx.Err() != nil {
+			return false, errors.Join(context.Cause(ctx), servers.stop())
+		}
+		tell(v)
+		ok = ok && v.ok()
+		verdicts = append(verdicts, v)
+	}
+	if err := servers.end(); err != nil {
+		fmt.Printf("\nFAILED: %v\n", err)
+		ok = false
+	}
+	fmt.Println()
+	table(os.Stdout, verdicts)
+	if f.report != "" && f.whole() {
+		return ok, writeReport(f.report, f.versions, verdicts, start)
+	}
+	return ok, nil
+}
+
+// whole says whether everything is run.
+func (f *flags) whole() bool { return f.suites == "" && f.only == "" && !f.quick }
+
+// prepare makes paths absolute and the folder for this run empty.
+func (f *flags) prepare() error {
+	if f.dir == "" {
+		return errors.New("-dir is needed; `make validates` gives it")
+	}
+	for _, path := range []*string{&f.trestle, &f.dir, &f.source, &f.python, &f.golang, &f.beam, &f.java, &f.typescript} {
+		if *path == "" {
+			continue
+		}
+		absolute, err := filepath.Abs(*path)
+		if err != nil {
+			return err
+		}
+		*path = absolute
+	}
+	if err := os.RemoveAll(f.dir); err != nil {
+		return err
+	}
+	return os.MkdirAll(f.dir, 0o755)
+}
+
+// choose finds the suites and modes that are to be run, and reads their lists.
+func (f *flags) choose() (all []chosen, err error) {
+	wanted := strings.FieldsFunc(f.suites, func(r rune) bool { return r == ',' || r == ' ' })
+	known := map[string]bool{}
+	for _, s := range suites(f.place) {
+		leftOut, err := readLeftOut(filepath.Join(f.source, "listed", s.name+"-left-out.txt"))
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range s.modes {
+			name := label(s, m)
+			known[s.name], known[name] = true, true
+			if len(wanted) > 0 && !slices.Contains(wanted, s.name) && !slices.Contains(wanted, name) {
+				continue
+			}
+			if f.quick && !m.quick {
+				continue
+			}
+			list, err := readListed(filepath.Join(f.source, "listed", name+".txt"))
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, chosen{s, m, list, leftOut})
+		}
+	}
+	for _, name := range wanted {
+		if !known[name] {
+			return nil, fmt.Errorf("no suite is called %q", name)
+		}
+	}
+	if len(all) == 0 {
+		return nil, errors.New("no suite is left to run")
+	}
+	return all, nil
+}
+
+func (f *flags) runOne(ctx context.Context, servers *servers, c chosen) verdict {
+	name := label(c.suite, c.mode)
+	fmt.Printf("validates: %s …\n", name)
+	v := verdict{chosen: c}
+	server, err := servers.get(ctx)
+	if err != nil {
+		v.err = err
+		return v
+	}
+	dir := filepath.Join(f.dir, name)
+	if v.err = os.MkdirAll(dir, 0o755); v.err != nil {
+		return v
+	}
+	start := time.Now()
+	v.results, v.err = c.run(ctx, job{
+		mode: c.mode, endpoint: server.Endpoint, dir: dir, leftOut: c.leftOut, quick: f.quick, only: f.only, timeout: f.timeout,
+	})
+	v.took = time.Since(start)
+	if v.err == nil {
+		v.violations = compare(v.results, c.list, f.quick || f.only != "")
+		v.err = writeFailures(filepath.Join(dir, "failed.txt"), v.results)
+	}
+	h, err := examine(ctx, server)
+	v.health, v.err = h, errors.Join(v.err, err)
+	return v
+}
+
+// servers are the one that runs, and those that died before.
+type servers struct {
+	trestle, dir string
+	started      int
+	current      *process.Server
+}
+
+// get is the server, a new one if the last has ended.
+func (s *servers) get(ctx context.Context) (*process.Server, error) {
+	if s.current != nil {
+		select {
+		case <-s.current.Ended():
+		default:
+			return s.current, nil
+		}
+	}
+	s.started++
+	dir := filepath.Join(s.dir, fmt.Sprintf("server-%d", s.started))
+	if err := os.MkdirAll(filepath.Join(dir, "log"), 0o755); err != nil {
+		return nil, err
+	}
+	server, err := process.Serve(ctx, s.trestle, dir)
+	if err != nil {
+		return nil, err
+	}
+	s.current = server
+	return server, nil
+}
+
+// idle is the most goroutines that a server without jobs has; a few are connections of clients that have just gone.
+const idle = 40
+
+// end ends the server, and is an error when it still holds something of its jobs.
+func (s *servers) end() error {
+	if s.current == nil {
+		return nil
+	}
+	stacks, err := s.current.Dump()
+	if err != nil {
+		return err
+	}
+	fmt.Printf("validates: the idle server had %d goroutines\n", len(stacks))
+	if len(stacks) > idle {
+		return fmt.Errorf("the server has no jobs and %d goroutines, more than %d: their stacks are at the end of %s", len(stacks), idle, s.current.Log)
+	}
+	return nil
+}
+
+func (s *servers) stop() error {
+	if s.current == nil {
+		return nil
+	}
+	return s.current.Stop()
+}

@@ -1,0 +1,32 @@
+"""The suite that Beam's portable runners subclass, for the server at JOB_ENDPOINT in the MODE default, streaming or raw.
+
+LOOPBACK: the test's process is the worker, too.
+"""
+import os
+
+from apache_beam.options.pipeline_options import DebugOptions
+from apache_beam.options.pipeline_options import PortableOptions
+from apache_beam.options.pipeline_options import StandardOptions
+from apache_beam.runners.portability import portable_runner_test
+
+
+class TrestleTest(portable_runner_test.PortableRunnerTest):
+  @classmethod
+  def _create_job_endpoint(cls):
+    return os.environ['JOB_ENDPOINT']
+
+  def create_options(self):
+    options = super().create_options()
+    options.view_as(PortableOptions).environment_type = 'LOOPBACK'
+    mode = os.environ['MODE']
+    if mode == 'streaming':
+      options.view_as(StandardOptions).streaming = True
+    elif mode == 'raw':
+      options.view_as(DebugOptions).add_experiment('pre_optimize=none')
+    elif mode != 'default':
+      raise ValueError('no mode is called %r' % mode)
+    return options
+
+
+# Or pytest collects the classes that it brings.
+del portable_runner_test

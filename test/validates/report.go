@@ -1,0 +1,182 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// tell prints what became of a suite.
+func tell(v verdict) {
+	for _, found := range v.violations {
+		fmt.Printf("    %s %s\n", found.test, found.what)
+		if found.why != "" {
+			fmt.Printf("        %s\n", firstLine(found.why))
+		}
+	}
+	for _, id := range v.health.running {
+		fmt.Printf("    job %s was still running, and was cancelled\n", id)
+	}
+	for _, name := range v.health.left {
+		fmt.Printf("    the server left running/%s behind\n", name)
+	}
+	if v.err != nil {
+		fmt.Printf("    %v\n", v.err)
+	}
+	state := "as listed"
+	if !v.ok() {
+		state = "FAILED"
+	}
+	n := count(v)
+	fmt.Printf("validates: %s: %s: %d of %d pass, %.0f s; the server has %d MB, at most %d MB\n", label(v.suite, v.mode), state,
+		n.pass, n.runnable, v.took.Seconds(), v.health.memory>>20, v.health.peak>>20)
+}
+
+// writeFailures writes the failures of a suite as lines for its list, with the classes that are recognized. What is left
+// to a person is to find the reason of the others, and to say it.
+func writeFailures(path string, results []result) error {
+	var b bytes.Buffer
+	for _, r := range results {
+		if r.outcome == failed {
+			fmt.Fprintf(&b, "%s  %s: %s\n", r.test, strings.Join(recognized(r.why), ", "), firstLine(r.why))
+		}
+	}
+	return os.WriteFile(path, b.Bytes(), 0o600)
+}
+
+// numbers are a row of the table.
+type numbers struct{ skipped, runnable, pass, fail, listed int }
+
+func count(v verdict) (n numbers) {
+	for _, r := range v.results {
+		_, isListed := v.list[r.test]
+		switch {
+		case r.outcome == skipped:
+			n.skipped++
+			continue
+		case r.outcome == passed:
+			n.pass++
+		case isListed:
+			n.listed++
+		default:
+			n.fail++
+		}
+		n.runnable++
+	}
+	return n
+}
+
+var columns = []string{"suite", "mode", "runnable", "pass", "fail", "listed", "skipped by Beam", "seconds"}
+
+func row(v verdict) []string {
+	n := count(v)
+	return []string{v.title, cmp.Or(v.mode.name, "–"), fmt.Sprint(n.runnable), fmt.Sprint(n.pass), fmt.Sprint(n.fail),
+		fmt.Sprint(n.listed), fmt.Sprint(n.skipped), fmt.Sprintf("%.0f", v.took.Seconds())}
+}
+
+// table prints what became of all suites.
+func table(w io.Writer, verdicts []verdict) {
+	out := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(out, strings.Join(columns, "\t"))
+	for _, v := range verdicts {
+		fmt.Fprintln(out, strings.Join(row(v), "\t"))
+	}
+	out.Flush()
+}
+
+// meanings says, for a reader of the report, what the classes of reasons mean.
+var meanings = map[string]string{
+	"state":             "user state",
+	"timers":            "timers",
+	"trigger":           "a trigger other than the default",
+	"unbounded":         "an unbounded source, or a grouping of what it reads",
+	"TestStream":        "TestStream",
+	"merging windows":   "merging windows",
+	"window coder":      "windows of a coder that only the SDK knows",
+	"window expiration": "a DoFn that is called when a window expires",
+	"sorted input":      "input sorted by time",
+	"unsaid":            "one of these, which the test swallows",
+	"bug":               "a defect of Trestle",
+	"SDK":               "what the SDK or its client does, whatever the runner",
+}
+
+// writeReport writes docs/validates.md.
+func writeReport(path, versions string, verdicts []verdict, at time.Time) error {
+	var b bytes.Buffer
+	p := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	p("# Beam's own suites against Trestle\n")
+	p("`make validates` runs the suites by which Beam validates a runner against a running server, with LOOPBACK harnesses,")
+	p("and writes this page. `test/validates/listed/` has every test that does not pass yet, with its reason; the run fails")
+	p("when a test does other than the lists say. Last run: %s, with the SDKs %s.\n", at.UTC().Format(time.DateOnly), versions)
+	rows := [][]string{columns}
+	for _, v := range verdicts {
+		rows = append(rows, row(v))
+	}
+	markdownTable(&b, rows)
+	p("\n*runnable*: what the suite does not skip by itself and is not left out (below); *fail*: failed and not listed;")
+	p("*listed*: failed, for the reason that is listed. Times are of a machine with two cores on which other work ran.\n")
+	for _, v := range verdicts {
+		if v.what != "" {
+			p("- %s, %s: %s", v.title, v.mode.name, v.what)
+		}
+	}
+	p("\n## What does not pass yet\n")
+	p("A test with several reasons is counted with each.\n")
+	byClass := map[string]map[string]int{}
+	for _, v := range verdicts {
+		for _, l := range v.list {
+			for _, class := range l.classes {
+				if byClass[class] == nil {
+					byClass[class] = map[string]int{}
+				}
+				byClass[class][label(v.suite, v.mode)]++
+			}
+		}
+	}
+	rows = [][]string{{"reason", "tests"}}
+	for _, class := range slices.Sorted(maps.Keys(byClass)) {
+		var where []string
+		for _, name := range slices.Sorted(maps.Keys(byClass[class])) {
+			where = append(where, fmt.Sprintf("%s %d", name, byClass[class][name]))
+		}
+		rows = append(rows, []string{meanings[class], strings.Join(where, ", ")})
+	}
+	markdownTable(&b, rows)
+	p("\n## What is left out\n")
+	p("`listed/*-left-out.txt` says why, test by test: no runner can pass them in this set-up.\n")
+	told := map[string]bool{}
+	for _, v := range verdicts {
+		if !told[v.suite.name] && len(v.leftOut) > 0 {
+			p("- %s: %s", v.title, strings.Join(v.leftOut, ", "))
+		}
+		told[v.suite.name] = true
+	}
+	p("\n## The server")
+	p("\nAll suites run against one server, one after another; after each it holds no file of a job, and at the end no goroutine.\n")
+	rows = [][]string{{"after", "resident MB", "most so far, MB"}}
+	for _, v := range verdicts {
+		rows = append(rows, []string{label(v.suite, v.mode), fmt.Sprint(v.health.memory >> 20), fmt.Sprint(v.health.peak >> 20)})
+	}
+	markdownTable(&b, rows)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(path, b.Bytes(), 0o600)
+}
+
+func markdownTable(b *bytes.Buffer, rows [][]string) {
+	for i, row := range rows {
+		fmt.Fprintf(b, "| %s |\n", strings.Join(row, " | "))
+		if i == 0 {
+			fmt.Fprintf(b, "|%s\n", strings.Repeat("---|", len(row)))
+		}
+	}
+}
