@@ -2,16 +2,10 @@ package stagetest
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-	"net"
 	"strings"
 	"testing"
 	"time"
-
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/test/bufconn"
 
 	"trestle/internal/fnapi"
 	"trestle/internal/plan"
@@ -126,57 +120,31 @@ func (r *rig) find(transform string) *plan.Stage {
 
 // connect starts a Fn API server, and a harness whenever the task asks for one and none is there.
 func (r *rig) connect(script sdk.Script) {
-	server := fnapi.NewServer(r.spec.Log)
-	g := grpc.NewServer(fnapi.ServerOptions()...)
-	server.Register(g)
-	listener := bufconn.Listen(1 << 20)
-	served := make(chan error, 1)
-	go func() { served <- g.Serve(listener) }()
-	conn, err := grpc.NewClient("passthrough:///fn", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
+	pair, err := sdk.NewPair()
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(func() {
-		server.Close()
+		r.session.Close(nil)
 		for _, harness := range r.harnesses {
 			harness.Close()
 		}
-		if err := conn.Close(); err != nil {
-			r.t.Errorf("connection: %v", err)
-		}
-		g.Stop()
-		if err := <-served; err != nil {
-			r.t.Errorf("serve: %v", err)
+		if err := pair.Close(); err != nil {
+			r.t.Errorf("close the Fn API's server: %v", err)
 		}
 	})
-	dial := func(ctx context.Context) error {
-		id := fmt.Sprintf("w%d", len(r.harnesses))
-		var err error
-		if r.session, err = server.Expect(fnapi.Worker{ID: id, Endpoint: "fn"}); err != nil {
-			return err
-		}
-		harness, err := sdk.Connect(conn, id, map[string]sdk.Script{"work": script})
-		if err != nil {
-			return err
-		}
-		r.harnesses = append(r.harnesses, harness)
-		select {
-		case <-r.session.Ready():
-			return nil
-		case <-ctx.Done():
-			return fmt.Errorf("the harness does not connect: %w", context.Cause(ctx))
-		}
-	}
-	if err := dial(r.ctx); err != nil {
-		r.t.Fatal(err)
-	}
 	r.spec.Harness = func(ctx context.Context) (*fnapi.Session, error) {
-		if r.session.Err() == nil {
+		if r.session != nil && r.session.Err() == nil {
 			return r.session, nil
 		}
-		err := dial(ctx)
-		return r.session, err
+		session, harness, err := pair.Connect(ctx, map[string]sdk.Script{"work": script})
+		if err == nil {
+			r.session, r.harnesses = session, append(r.harnesses, harness)
+		}
+		return session, err
+	}
+	if _, err := r.spec.Harness(r.ctx); err != nil {
+		r.t.Fatal(err)
 	}
 }
 

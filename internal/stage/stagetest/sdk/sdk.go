@@ -44,8 +44,7 @@ type Harness struct {
 
 var errGone = errors.New("sdk: the harness is gone")
 
-// Connect connects a harness with the given worker id. The caller closes it, and conn afterwards.
-func Connect(conn *grpc.ClientConn, worker string, scripts map[string]Script) (*Harness, error) {
+func connect(conn *grpc.ClientConn, worker string, scripts map[string]Script) (*Harness, error) {
 	h := &Harness{
 		conn: conn, scripts: scripts,
 		bundles:     map[string]*Bundle{},
