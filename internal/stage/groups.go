@@ -28,8 +28,8 @@ type groups struct {
 	grouper  *shuffle.Grouper
 	strategy *window.Strategy
 	merging  merging // nil unless windows have to be merged
-	limit    int // bytes of a bundle
-	held     int // bytes of large groups since the last bundle's end
+	limit    int     // bytes of a bundle
+	held     int     // bytes of large groups since the last bundle's end
 }
 
 // largeGroups keeps values that are too many to travel inside their element.

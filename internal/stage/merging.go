@@ -31,6 +31,8 @@ func newMerging(s Spec, strategy *window.Strategy) (merging, error) {
 	switch {
 	case !strategy.Merging():
 		return nil, nil
+	case s.Stage.Input.Group.Merging != nil:
+		return newCustomMerging(s)
 	case strategy.Coder().URN() == urn.CoderIntervalWindow:
 		return &sessionMerging{values: backlog{store: s.Store}}, nil
 	default:

@@ -122,7 +122,7 @@ func (b *bundles) failure(ctx context.Context, err error) error {
 	}
 	b.small = b.small[:0]
 	b.tries.made++
-	if !b.mendable(ctx, err) {
+	if !b.tries.mendable(ctx, err, b.spec.Attempts, b.session) {
 		return err
 	}
 	if dropped := b.spec.Out.Settle(ctx, false); dropped != nil {
@@ -142,22 +142,22 @@ func (b *bundles) failure(ctx context.Context, err error) error {
 	return nil
 }
 
-// mendable tells whether another attempt may succeed: user code that failed for the first time in this way, or a
-// harness that is gone.
-func (b *bundles) mendable(ctx context.Context, err error) bool {
+// mendable tells whether another attempt may succeed after those made: user code failed for the first time in this way,
+// or the harness is gone (session is nil when none was there yet).
+func (t *tries) mendable(ctx context.Context, err error, attempts int, session *fnapi.Session) bool {
 	var own ownError
-	if ctx.Err() != nil || errors.As(err, &own) || b.tries.made >= b.spec.Attempts {
+	if ctx.Err() != nil || errors.As(err, &own) || t.made >= attempts {
 		return false
 	}
 	var user *fnapi.HarnessError
 	if errors.As(err, &user) {
 		// The same words twice: the next attempt would end the same, and the user waits.
 		said := failure.Parse(user.Text).Summary
-		again := b.tries.made > 1 && said == b.tries.last
-		b.tries.last = said
+		again := t.made > 1 && said == t.last
+		t.last = said
 		return !again
 	}
-	return b.session != nil && b.session.Err() != nil
+	return session != nil && session.Err() != nil
 }
 
 // Describe is what a person reads of a failed task or bundle: the user's own exception first, where there is one.

@@ -32,6 +32,9 @@ type Spec struct {
 	KeyGroups int
 	// Harness is nil for a stage without an environment.
 	Harness Harness
+	// MergeHarness answers with a harness of the environment that merges the windows of the stage's groups; nil when no
+	// environment does (plan.Merging).
+	MergeHarness Harness
 	// Store is the job's share of memory and spill space.
 	Store *shuffle.Store
 	// Views are the stage's side inputs on this worker, shared by its tasks.

@@ -79,9 +79,10 @@ func (r *run) open(s *plan.Stage) (*stageRun, error) {
 			Log:         r.log,
 		}
 		if s.Environment != "" {
-			spec.Harness = func(ctx context.Context) (*fnapi.Session, error) {
-				return r.pool.Session(ctx, s.Environment, i%r.pool.Workers(s.Environment))
-			}
+			spec.Harness = r.harness(s.Environment, i)
+		}
+		if g := s.Input.Group; g != nil && g.Merging != nil {
+			spec.MergeHarness = r.harness(g.Merging.Environment, i)
 		}
 		if t.task, err = stage.Open(spec); err != nil {
 			return nil, errors.Join(err, made.close())
@@ -89,6 +90,13 @@ func (r *run) open(s *plan.Stage) (*stageRun, error) {
 		made.tasks = append(made.tasks, t)
 	}
 	return made, nil
+}
+
+// harness is the way to a harness of the environment for a stage's i-th task.
+func (r *run) harness(environment string, i int) stage.Harness {
+	return func(ctx context.Context) (*fnapi.Session, error) {
+		return r.pool.Session(ctx, environment, i%r.pool.Workers(environment))
+	}
 }
 
 // close ends what is left of the stage. It is idempotent.
