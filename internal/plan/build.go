@@ -125,7 +125,7 @@ func (a *assembly) input(stage *Stage, s *fuse.Stage) {
 			Coder:       a.windowed(read),
 			Windowing:   a.windowing(read),
 		}
-		in.Group.Merging = a.merging(stage.Index, in.Group.Windowing)
+		in.Group.Merging = a.merging(stage.Index, s.Mouth.Name(), in.Group.Windowing)
 		in.Coder = a.wires.windowed(a.grouped(s.Mouth, in.Group.StateBacked), a.window(read))
 	default:
 		in.Coder = a.windowed(s.PCollection)

@@ -66,8 +66,8 @@ func (a *assembly) windowings() {
 	}
 }
 
-// merging makes what an SDK is told to run to merge the windows of a grouping; nil when it need not.
-func (a *assembly) merging(stage int, ws *pipepb.WindowingStrategy) *Merging {
+// merging makes what an SDK is told to run to merge the windows of a grouping, which has a name; nil when it need not.
+func (a *assembly) merging(stage int, grouping string, ws *pipepb.WindowingStrategy) *Merging {
 	if !merges(ws) || sessions(a.comps.GetCoders(), ws) {
 		return nil
 	}
@@ -95,7 +95,7 @@ func (a *assembly) merging(stage int, ws *pipepb.WindowingStrategy) *Merging {
 				Outputs:    map[string]string{"out": "windows"},
 			},
 			"merge-windows": {
-				UniqueName:    "merge-windows",
+				UniqueName:    grouping + "/MergeWindows", // what the SDK calls it when it fails
 				Spec:          &pipepb.FunctionSpec{Urn: urn.TransformMergeWindows, Payload: function},
 				Inputs:        map[string]string{"in": "windows"},
 				Outputs:       map[string]string{"out": "merged"},
