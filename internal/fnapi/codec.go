@@ -37,6 +37,16 @@ type part struct {
 	family                 string // of timers
 	timers, last           bool
 	payload                []byte
+	// kept says that the payload will never change: gRPC writes it some time after it was sent.
+	kept bool
+}
+
+// onWire is the payload as gRPC gets it.
+func (p part) onWire() mem.Buffer {
+	if p.kept {
+		return mem.SliceBuffer(p.payload)
+	}
+	return mem.Copy(p.payload, &buffers)
 }
 
 // elements is Beam's Elements message with its payloads where gRPC put them: the generated type would copy each one.
@@ -59,7 +69,7 @@ const (
 	fieldTimersLast                  = 5
 )
 
-// Marshal passes payloads on by reference: they must not change until gRPC has written them.
+// Marshal passes kept payloads on by reference, and copies the others.
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	e, ok := v.(*elements)
 	if !ok {
@@ -92,7 +102,7 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 		head = append(head, inner...)
 		out = append(out, mem.SliceBuffer(head))
 		if len(p.payload) > 0 {
-			out = append(out, mem.Copy(p.payload, mem.DefaultBufferPool()))
+			out = append(out, p.onWire())
 		}
 	}
 	return out, nil
@@ -103,7 +113,7 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	if !ok {
 		return c.CodecV2.Unmarshal(data, v)
 	}
-	e.buf = data.MaterializeToBuffer(mem.DefaultBufferPool())
+	e.buf = data.MaterializeToBuffer(&buffers)
 	parts, err := parseElements(e.parts[:0], e.buf.ReadOnlyData())
 	e.parts = parts
 	if err != nil {
