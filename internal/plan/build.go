@@ -109,7 +109,7 @@ func (a *assembly) assemble() {
 // input fills in a stage's main input and the exchanges that feed it.
 func (a *assembly) input(stage *Stage, s *fuse.Stage) {
 	in := Input{PCollection: s.PCollection, Kind: Elements, Splittable: s.Splittable}
-	kind, read := Forward, s.PCollection
+	kind := Forward
 	switch {
 	case s.Mouth == nil:
 		in.Coder = a.windowed(s.PCollection)
@@ -118,7 +118,8 @@ func (a *assembly) input(stage *Stage, s *fuse.Stage) {
 		in.Coder = a.windowed(s.PCollection)
 	case s.Mouth.Kind == graph.Group:
 		in.Kind = Groups
-		kind, read = Keyed, s.Mouth.Mains[0]
+		kind = Keyed
+		read := s.Mouth.Mains[0]
 		in.Group = &Grouping{
 			Transform:   s.Mouth.ID,
 			StateBacked: a.stateBacked(s.Environment),

@@ -99,7 +99,9 @@ func (r *run) execute() error {
 	}
 	group, ctx := errgroup.WithContext(r.ctx)
 	// A harness that does not listen any more would hold its tasks up: the job's end, early or not, ends the harnesses.
-	context.AfterFunc(ctx, func() { r.closePool() })
+	context.AfterFunc(ctx, func() {
+		_ = r.closePool() // release waits for it, and tells what it says
+	})
 	for _, s := range r.stages {
 		if s.plan.Input.Splittable && len(s.tasks) > 1 {
 			group.Go(func() error { return s.share(ctx) })

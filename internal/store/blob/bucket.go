@@ -52,7 +52,7 @@ type reader struct {
 
 func (r *reader) Read(p []byte) (int, error) {
 	n, err := r.r.Read(p)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		err = r.bucket.fail("read", r.key, err)
 	}
 	return n, err
@@ -130,7 +130,7 @@ func (b *bucket) List(ctx context.Context, prefix string) iter.Seq2[Object, erro
 		objects := b.b.List(&gcblob.ListOptions{Prefix: prefix})
 		for {
 			object, err := objects.Next(ctx)
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				return
 			}
 			if err != nil {
