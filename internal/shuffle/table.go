@@ -156,11 +156,9 @@ func (t *Table) seek(r *blockReader, part blockRange, order uint64, prefix []byt
 	first := t.first[part.lo:part.hi]
 	// The blocks whose first entry has the order itself: many only if a key has many values, in several windows perhaps.
 	lo, _ := slices.BinarySearch(first, order)
-	hi := lo
+	hi := len(first)
 	if order+1 != 0 {
 		hi, _ = slices.BinarySearch(first, order+1)
-	} else {
-		hi = len(first)
 	}
 	// Among them, the first that starts with the prefix or something behind it.
 	for lo < hi {
