@@ -13,31 +13,50 @@ type Attempt uint64
 
 var errSettleZero = errors.New("attempt 0 is data that is never taken back")
 
-// tentative is what a grouper has of an open attempt.
+// tentative is what a grouper has of an open attempt: first a log, and once that has become too large, partitions.
 type tentative struct {
 	attempt Attempt
+	log     attemptLog
+	spread  bool        // into partitions
 	parts   []partition // as the grouper's
 	touched []int       // those that have something
 }
 
-// tentative returns the attempt's own partition i.
-func (g *Grouper) tentative(a Attempt, i int) *partition {
-	var t *tentative
-	for _, o := range g.open {
-		if o.attempt == a {
-			t = o
-			break
+// addTentative adds a block, of partition i, to what the grouper has of an attempt.
+func (g *Grouper) addTentative(a Attempt, i int, block []byte, records int) error {
+	t := g.tentative(a)
+	if !t.spread {
+		if t.log.size+int64(len(block)) <= g.store.tune.attemptLog {
+			return g.log(&t.log, i, records, block)
+		}
+		if t.spread = true; t.parts == nil {
+			t.parts = make([]partition, len(g.parts))
+		}
+		if err := g.replay(&t.log, t.part); err != nil {
+			return err
 		}
 	}
-	if t == nil {
-		if n := len(g.settled); n > 0 {
-			t, g.settled = g.settled[n-1], g.settled[:n-1]
-		} else {
-			t = &tentative{parts: make([]partition, len(g.parts))}
+	return g.add(t.part(i), block, records)
+}
+
+// tentative returns what there is of an open attempt, which it opens if it is not.
+func (g *Grouper) tentative(a Attempt) *tentative {
+	for _, t := range g.open {
+		if t.attempt == a {
+			return t
 		}
-		t.attempt = a
-		g.open = append(g.open, t)
 	}
+	t := &tentative{}
+	if n := len(g.settled); n > 0 {
+		t, g.settled = g.settled[n-1], g.settled[:n-1]
+	}
+	t.attempt = a
+	g.open = append(g.open, t)
+	return t
+}
+
+// part returns the attempt's own partition i.
+func (t *tentative) part(i int) *partition {
 	p := &t.parts[i]
 	if !p.tentative {
 		p.tentative = true
@@ -68,17 +87,41 @@ func (g *Grouper) Settle(a Attempt, keep bool) error {
 	// From here on it is not to be spilled as an open one.
 	t := g.open[i]
 	g.open = slices.Delete(g.open, i, i+1)
+	if g.err = g.settle(t, keep); g.err != nil {
+		return g.err
+	}
+	g.settled = append(g.settled, t)
+	if !keep && !g.holds() {
+		g.dropFree()
+		g.releaseSorter()
+	}
+	return nil
+}
+
+// settle makes what there is of an attempt count, or gives it back.
+func (g *Grouper) settle(t *tentative, keep bool) error {
+	if !keep {
+		g.dropLog(&t.log)
+	} else if err := g.replay(&t.log, func(i int) *partition { return &g.parts[i] }); err != nil {
+		return err
+	}
 	for _, i := range t.touched {
 		if !keep {
 			g.drop(&t.parts[i])
-		} else if g.err = g.take(&g.parts[i], &t.parts[i]); g.err != nil {
-			return g.err
+		} else if err := g.take(&g.parts[i], &t.parts[i]); err != nil {
+			return err
 		}
 		t.parts[i].reset()
 	}
-	t.touched = t.touched[:0]
-	g.settled = append(g.settled, t)
+	t.spread, t.touched = false, t.touched[:0]
 	return nil
+}
+
+// holds reports whether any partition has records in memory.
+func (g *Grouper) holds() bool {
+	some := func(p partition) bool { return p.records > 0 }
+	return slices.ContainsFunc(g.parts, some) ||
+		slices.ContainsFunc(g.open, func(t *tentative) bool { return slices.ContainsFunc(t.parts, some) })
 }
 
 // drop gives back what an attempt's partition holds.

@@ -145,6 +145,61 @@ var scenarios = map[string]func(s *Store) error{
 	},
 }
 
+// attempts sends the same as several attempts, some of which are dropped.
+func init() {
+	scenarios["grouper's attempts"] = func(s *Store) error {
+		g := s.NewGrouper(8)
+		for i := range 300 {
+			a := Attempt(i / 50 * 2)
+			key := fmt.Append(nil, "key", i%5)
+			entry := appendEntry(nil, key, []byte("w"), 0, bytes.Repeat([]byte{1}, i%100))
+			for _, a := range []Attempt{a, a + 1} {
+				if err := g.Add(a, keyGroup(s.hash(key), 8), entry); err != nil {
+					return err
+				}
+			}
+			if i%50 == 49 {
+				if err := errors.Join(g.Settle(a, true), g.Settle(a+1, false)); err != nil {
+					return err
+				}
+			}
+		}
+		gs, err := g.Seal()
+		if err != nil {
+			return err
+		}
+		for {
+			if ok, err := gs.Next(); !ok {
+				return errors.Join(err, g.Close())
+			}
+		}
+	}
+	scenarios["spool's attempts"] = func(s *Store) error {
+		q := s.NewSpool()
+		for i := range 300 {
+			a := Attempt(i / 50 * 2)
+			for _, a := range []Attempt{a, a + 1} {
+				if err := q.Put(ctx, a, bytes.Repeat([]byte{1}, i%100)); err != nil {
+					return err
+				}
+			}
+			if i%50 == 49 {
+				if err := errors.Join(q.Settle(a, true), q.Settle(a+1, false)); err != nil {
+					return err
+				}
+			}
+		}
+		q.Seal()
+		for {
+			if _, err := q.Get(ctx); err == io.EOF {
+				return q.Close()
+			} else if err != nil {
+				return err
+			}
+		}
+	}
+}
+
 func fillGrouper(s *Store) (*Grouper, error) {
 	g := s.NewGrouper(8)
 	for i := range 150 {

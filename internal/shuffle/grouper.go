@@ -102,11 +102,11 @@ func (g *Grouper) Add(a Attempt, keyGroup int, block []byte) error {
 		return g.err
 	}
 	i := keyGroup % len(g.parts)
-	p := &g.parts[i]
 	if a != 0 {
-		p = g.tentative(a, i)
+		g.err = g.addTentative(a, i, block, n)
+	} else {
+		g.err = g.add(&g.parts[i], block, n)
 	}
-	g.err = g.add(p, block, n)
 	return g.err
 }
 
@@ -249,7 +249,8 @@ func (g *Grouper) growIndex(p *partition, records int) error {
 	return nil
 }
 
-// makeRoom gives up free chunks or spills the partition that is best spilled; it reports whether there was any.
+// makeRoom gives up free chunks or spills the partition, or the log, that is best spilled; it reports whether there was
+// any.
 func (g *Grouper) makeRoom() (bool, error) {
 	if len(g.free) > 0 {
 		g.dropFree()
@@ -271,7 +272,11 @@ func (g *Grouper) makeRoom() (bool, error) {
 	for i := range g.parts {
 		look(&g.parts[i])
 	}
+	var log *attemptLog
 	for _, t := range g.open {
+		if t.log.bytes > 0 && (log == nil || t.log.bytes > log.bytes) {
+			log = &t.log
+		}
 		for _, i := range t.touched {
 			look(&t.parts[i])
 		}
@@ -279,7 +284,11 @@ func (g *Grouper) makeRoom() (bool, error) {
 	if worth != nil {
 		best = worth
 	}
-	if best == nil {
+	switch {
+	case log != nil && (best == nil || best.bytes < int64(g.store.tune.chunk/4)):
+		// A log is read back before it is sorted, which costs more, unless the alternative are tiny runs.
+		return true, g.spillLog(log)
+	case best == nil:
 		return false, nil
 	}
 	return true, g.spill(best)

@@ -12,7 +12,7 @@ import (
 
 // tiny makes everything happen with few records: many chunks, blocks, runs and merges.
 var tiny = tuning{
-	floor: 2 << 10, block: 256, tableBlock: 128, chunk: 512, firstChunk: 64, partitions: 4, runBytes: 4 << 10,
+	floor: 2 << 10, block: 256, tableBlock: 128, chunk: 512, firstChunk: 64, attemptLog: 1 << 10, partitions: 4, runBytes: 4 << 10,
 	runRecords: 200, worthRun: 512, merge: 1 << 10, segment: 2 << 10,
 }
 
@@ -90,14 +90,16 @@ func genRecords(t *rapid.T) []record {
 	return recs
 }
 
-func add(t fataler, g *Grouper, recs []record) {
+func add(t fataler, g *Grouper, recs []record) { addAs(t, g, 0, recs) }
+
+func addAs(t fataler, g *Grouper, a Attempt, recs []record) {
 	blocks := map[int][]byte{}
 	for i, r := range recs {
 		kg := keyGroup(g.store.hash([]byte(r.key)), g.keyGroups)
 		blocks[kg] = appendEntry(blocks[kg], []byte(r.key), []byte(r.window), r.at, []byte(r.value))
 		if i%7 == 0 || i == len(recs)-1 {
 			for kg, b := range blocks {
-				if err := g.Add(0, kg, b); err != nil {
+				if err := g.Add(a, kg, b); err != nil {
 					t.Fatalf("Add: %v", err)
 				}
 				clear(b) // it is the caller's again

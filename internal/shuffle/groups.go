@@ -113,7 +113,7 @@ func (gs *Groups) nextPartition() (bool, error) {
 		return false, ErrClosed
 	}
 	if len(gs.parts) == 0 {
-		gs.release()
+		g.releaseSorter()
 		return false, nil
 	}
 	gs.open, gs.parts = gs.parts[0], gs.parts[1:]
@@ -141,9 +141,8 @@ func (gs *Groups) nextPartition() (bool, error) {
 	return true, nil
 }
 
-// release gives back what only sorting and merging needed.
-func (gs *Groups) release() {
-	g := gs.g
+// releaseSorter gives back what only sorting, writing runs and merging need.
+func (g *Grouper) releaseSorter() {
 	g.account.release(int64(g.indexed)*indexCost + int64(cap(g.block)))
 	g.indexed, g.block, g.sorter = 0, nil, sorter{}
 }

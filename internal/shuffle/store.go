@@ -42,6 +42,9 @@ type tuning struct {
 	// chunk is the size of a grouper's largest chunks; a partition starts with firstChunk, so that small inputs stay
 	// small. At most 64 KiB: an index entry has 16 bits for the offset in a chunk.
 	chunk, firstChunk int
+	// attemptLog is how much of an attempt a grouper keeps together before it sorts it into partitions: enough that each
+	// of them then has a few KiB.
+	attemptLog int64
 	// partitions is a grouper's number of partitions, at most.
 	partitions int
 	// runBytes and runRecords end a partition's run: they bound the index that sorting it takes (32 bytes a record).
@@ -63,6 +66,7 @@ var defaultTuning = tuning{
 	tableBlock: 32 << 10,
 	chunk:      64 << 10,
 	firstChunk: 4 << 10,
+	attemptLog: 1 << 20,
 	partitions: 128,
 	runBytes:   32 << 20,
 	runRecords: 1 << 20,
