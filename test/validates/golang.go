@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -97,11 +98,15 @@ func (s golang) runOne(ctx context.Context, j job, t goTest) (result, error) {
 		return r, errors.Join(readErr, err)
 	}
 	ended := regexp.MustCompile(`(?m)^--- (PASS|FAIL|SKIP): ` + t.name + ` `).FindSubmatch(text)
+	var exit *exec.ExitError
 	switch {
-	case err != nil && ctx.Err() != nil && !errors.Is(context.Cause(ctx), errTooLong):
+	case err != nil && !errors.As(err, &exit), ctx.Err() != nil && !errors.Is(context.Cause(ctx), errTooLong):
 		return r, err
 	case err != nil:
-		r.outcome, r.why = failed, err.Error()+"\n"+string(text)
+		r.outcome, r.why = failed, string(text)
+		if errors.Is(err, errTooLong) {
+			r.why = errTooLong.Error() + "\n" + r.why
+		}
 	case ended == nil:
 		r.outcome, r.why = failed, "the test's process ended well, but does not say that it ran the test\n"+string(text)
 	case string(ended[1]) == "SKIP":

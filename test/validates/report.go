@@ -19,7 +19,7 @@ func tell(v verdict) {
 	for _, found := range v.violations {
 		fmt.Printf("    %s %s\n", found.test, found.what)
 		if found.why != "" {
-			fmt.Printf("        %s\n", firstLine(found.why))
+			fmt.Printf("        %s\n", excerpt(found.why))
 		}
 	}
 	for _, id := range v.health.running {
@@ -46,7 +46,7 @@ func writeFailures(path string, results []result) error {
 	var b bytes.Buffer
 	for _, r := range results {
 		if r.outcome == failed {
-			fmt.Fprintf(&b, "%s  %s: %s\n", r.test, strings.Join(recognized(r.why), ", "), firstLine(r.why))
+			fmt.Fprintf(&b, "%s  %s: %s\n", r.test, strings.Join(recognized(r.why), ", "), excerpt(r.why))
 		}
 	}
 	return os.WriteFile(path, b.Bytes(), 0o600)

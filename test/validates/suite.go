@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -122,15 +123,23 @@ func sorted(results []result) ([]result, error) {
 	return results, nil
 }
 
-// firstLine is a failure's text for one line of a terminal.
-func firstLine(text string) string {
-	line, _, more := strings.Cut(strings.TrimSpace(text), "\n")
+// telling are the lines of a failure that say what is wrong, the best first.
+var telling = []*regexp.Regexp{
+	regexp.MustCompile(`[^\n]*(?:cannot run|panic:|too long|longer than)[^\n]*`),
+	regexp.MustCompile(`[^\n]*(?:Error|Exception|Expected|FAIL)[^\n]*`),
+	regexp.MustCompile(`[^\n]+`),
+}
+
+// excerpt is of a failure's text the line that says most, for a terminal.
+func excerpt(text string) (line string) {
+	for _, pattern := range telling {
+		if line = strings.TrimSpace(pattern.FindString(text)); line != "" {
+			break
+		}
+	}
 	const most = 300
 	if len(line) > most {
-		line, more = line[:most], true
-	}
-	if more {
-		line += " …"
+		line = line[:most] + " …"
 	}
 	return line
 }
