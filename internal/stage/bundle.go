@@ -61,6 +61,9 @@ func newBundles(s Spec, o *outlets) *bundles {
 }
 
 func (b *bundles) process(ctx context.Context, records []byte) error {
+	if len(records) == 0 {
+		return nil // a bundle of nothing would never end: it has no input to travel in its instruction
+	}
 	if err := b.remember(records); err != nil {
 		return err
 	}
@@ -194,6 +197,9 @@ func (b *bundles) takeResidual(r *fnpb.DelayedBundleApplication) error {
 	a := r.GetApplication()
 	if !b.spec.Stage.Input.Splittable {
 		return fmt.Errorf("the SDK gave back a part of an element of %s, which is no splittable DoFn", a.GetTransformId())
+	}
+	if len(a.GetElement()) == 0 {
+		return fmt.Errorf("the SDK gave back a part of an element of %s that is empty", a.GetTransformId())
 	}
 	b.residuals = append(b.residuals, residual{
 		record: a.GetElement(),

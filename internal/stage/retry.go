@@ -11,6 +11,7 @@ import (
 	"trestle/internal/beam/failure"
 	"trestle/internal/fnapi"
 	"trestle/internal/plan"
+	"trestle/internal/shuffle"
 )
 
 // DefaultAttempts is how often a bundle is tried: what Beam's users know from other runners' batch jobs.
@@ -49,6 +50,14 @@ func (b *bundles) remember(records []byte) error {
 	return nil
 }
 
+// sealInput makes what was kept readable. A bundle that was to be split has done so before.
+func (b *bundles) sealInput() error {
+	if err := b.input.Seal(); err != nil && !errors.Is(err, shuffle.ErrSealed) {
+		return fmt.Errorf("keep the bundle's input: %w", err)
+	}
+	return nil
+}
+
 // forget frees what was kept for the bundle, which is over.
 func (b *bundles) forget() error {
 	b.state.release()
@@ -74,8 +83,8 @@ func (b *bundles) attempt(ctx context.Context) (*fnpb.ProcessBundleResponse, err
 			return nil, err
 		}
 	}
-	if err := b.input.Seal(); err != nil {
-		return nil, fmt.Errorf("keep the bundle's input: %w", err)
+	if err := b.sealInput(); err != nil {
+		return nil, err
 	}
 	for {
 		b.tries.open = nil

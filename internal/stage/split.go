@@ -2,7 +2,9 @@ package stage
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
@@ -90,7 +92,7 @@ func (b *bundles) split(ctx context.Context) ([][]byte, error) {
 	input := b.spec.Store.NewPages()
 	for _, record := range kept {
 		if err := input.Append(record); err != nil {
-			return nil, fmt.Errorf("keep the rest of a split bundle's input: %w", err)
+			return nil, errors.Join(fmt.Errorf("keep the rest of a split bundle's input: %w", err), input.Close())
 		}
 	}
 	old := b.input
@@ -101,7 +103,7 @@ func (b *bundles) split(ctx context.Context) ([][]byte, error) {
 // sentRecords cuts the bundle's input into records.
 func (b *bundles) sentRecords(w *coder.Windowed) ([][]byte, error) {
 	var records [][]byte
-	if err := b.input.Seal(); err != nil {
+	if err := b.sealInput(); err != nil {
 		return nil, err
 	}
 	for page := int64(0); page >= 0; {
@@ -130,7 +132,9 @@ func divide(sent [][]byte, r *fnpb.ProcessBundleSplitResponse, source string) (k
 			return nil, nil, fmt.Errorf("the SDK split the input of %s, which is no source of the stage", c.GetTransformId())
 		}
 		last, first := c.GetLastPrimaryElement(), c.GetFirstResidualElement()
-		if last < -1 || last >= first || first > int64(len(sent)) {
+		// One element at most lies between, and only if it was split itself: any other would be lost.
+		within := first-last == 2 && len(r.GetPrimaryRoots())+len(r.GetResidualRoots()) > 0
+		if last < -1 || first-last != 1 && !within || first > int64(len(sent)) {
 			return nil, nil, fmt.Errorf("the SDK split %d elements after number %d and before number %d", len(sent), last, first)
 		}
 		kept = append(kept, sent[:last+1]...)
@@ -140,6 +144,9 @@ func divide(sent [][]byte, r *fnpb.ProcessBundleSplitResponse, source string) (k
 		}
 		for _, p := range r.GetResidualRoots() {
 			given = append(given, p.GetApplication().GetElement())
+		}
+		if slices.ContainsFunc(slices.Concat(kept, given), func(record []byte) bool { return len(record) == 0 }) {
+			return nil, nil, fmt.Errorf("the SDK split element number %d into parts that are empty", last+1)
 		}
 		return kept, given, nil
 	}
