@@ -247,6 +247,9 @@ func embeddedElements(t *testing.T, open Open) {
 	large := strings.Repeat("l", 100<<10)
 	for _, words := range [][]string{{"a", "b"}, {"c"}, {"d", large}, {"e"}} {
 		task := r.another()
+		if err := task.Process(r.ctx, stage.Delivery{}, nil); err != nil {
+			t.Fatal(err)
+		}
 		for _, word := range words {
 			if err := task.Process(r.ctx, stage.Delivery{}, records(word)); err != nil {
 				t.Fatal(err)

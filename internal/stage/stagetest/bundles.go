@@ -32,6 +32,7 @@ var bundleCases = []testCase{
 	{"residuals are processed before the input's end returns", residuals},
 	{"a residual waits for its time", residualDelay},
 	{"a stage that is not splittable gives nothing back", residualOfNothing},
+	{"a residual that is empty is refused", emptyResidual},
 	{"a bundle is finalized when its output has been emitted", finalization},
 }
 
@@ -138,6 +139,16 @@ func residualOfNothing(t *testing.T, open Open) {
 		return identity(b)
 	}})
 	if err := r.try(stage.MainInput, records("a")); err == nil || !strings.Contains(err.Error(), "work") {
+		t.Errorf("no error that names the transform: %v", err)
+	}
+}
+
+func emptyResidual(t *testing.T, open Open) {
+	r := start(t, open, setup{pipeline: splitting, script: func(b *sdk.Bundle) error {
+		b.Response.ResidualRoots = []*fnpb.DelayedBundleApplication{{Application: &fnpb.BundleApplication{TransformId: "work"}}}
+		return b.Each(func(sdk.Element) error { return nil })
+	}})
+	if err := r.try(stage.MainInput, sized("a", 1)); err == nil || !strings.Contains(err.Error(), "work") {
 		t.Errorf("no error that names the transform: %v", err)
 	}
 }

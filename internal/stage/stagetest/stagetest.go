@@ -36,6 +36,7 @@ func Run(t *testing.T, open Open) {
 		{"bundles", bundleCases},
 		{"failures", failureCases},
 		{"attempts", attemptCases},
+		{"splits", splitCases},
 		{"close", closeCases},
 	} {
 		t.Run(group.name, func(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
 	"google.golang.org/protobuf/proto"
@@ -31,6 +32,27 @@ type Bundle struct {
 	records  *coder.Windowed
 	sinks    map[string]string // PCollection → sink that is not ended yet
 	answered bool
+
+	mu      sync.Mutex
+	onSplit func(*fnpb.ProcessBundleSplitRequest) *fnpb.ProcessBundleSplitResponse
+}
+
+// OnSplit lets f answer requests to split the bundle, which until then gives nothing away. f is called from another
+// goroutine than the script's.
+func (b *Bundle) OnSplit(f func(*fnpb.ProcessBundleSplitRequest) *fnpb.ProcessBundleSplitResponse) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.onSplit = f
+}
+
+func (b *Bundle) split(r *fnpb.ProcessBundleSplitRequest) *fnpb.ProcessBundleSplitResponse {
+	b.mu.Lock()
+	f := b.onSplit
+	b.mu.Unlock()
+	if f == nil {
+		return &fnpb.ProcessBundleSplitResponse{}
+	}
+	return f(r)
 }
 
 // open makes the bundle what its descriptor says.
@@ -170,11 +192,14 @@ func (b *Bundle) Respond() error {
 		Response: &fnpb.InstructionResponse_ProcessBundle{ProcessBundle: b.Response}})
 }
 
-// Vanish breaks the harness's connection and returns an error that nobody will hear.
+// Vanish breaks the harness's connection, as a process does that dies, and returns an error that nobody will hear.
 func (b *Bundle) Vanish() error {
-	b.h.Vanish()
+	b.h.cancel()
 	return errGone
 }
+
+// Gone is closed when the harness's connection has ended.
+func (b *Bundle) Gone() <-chan struct{} { return b.h.ctx.Done() }
 
 // Hang waits until the harness is closed.
 func (b *Bundle) Hang() error {

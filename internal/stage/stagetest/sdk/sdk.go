@@ -67,12 +67,6 @@ func connect(conn *grpc.ClientConn, worker string, scripts map[string]Script) (*
 	return h, nil
 }
 
-// Vanish breaks the connection, as a process does that dies.
-func (h *Harness) Vanish() { h.cancel() }
-
-// Gone is closed when the connection has ended.
-func (h *Harness) Gone() <-chan struct{} { return h.ctx.Done() }
-
 // Close breaks the connection and waits for the scripts to return.
 func (h *Harness) Close() {
 	h.cancel()
@@ -116,6 +110,9 @@ func (h *Harness) readControl() {
 			h.finalized = append(h.finalized, i.FinalizeBundle.GetInstructionId())
 			h.mu.Unlock()
 			answer.Response = &fnpb.InstructionResponse_FinalizeBundle{FinalizeBundle: &fnpb.FinalizeBundleResponse{}}
+		case *fnpb.InstructionRequest_ProcessBundleSplit:
+			split := h.bundle(i.ProcessBundleSplit.GetInstructionId()).split(i.ProcessBundleSplit)
+			answer.Response = &fnpb.InstructionResponse_ProcessBundleSplit{ProcessBundleSplit: split}
 		default:
 			answer.Error = fmt.Sprintf("sdk: instruction %T is not played", i)
 		}

@@ -1,0 +1,210 @@
+package stagetest
+
+import (
+	"errors"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
+	"github.com/google/go-cmp/cmp"
+
+	"trestle/internal/stage"
+	"trestle/internal/stage/stagetest/sdk"
+)
+
+var splitCases = []testCase{
+	{"a task that is idle, or not splittable, gives nothing", splitOfNothing},
+	{"a bundle gives elements away, and does not process them in another attempt", splitBetweenElements},
+	{"a bundle gives a part of an element away", splitWithinElement},
+	{"a bundle that has nothing to give may be asked again, and tried again", splitInVain},
+	{"an answer that loses elements is refused", splitWrongly},
+}
+
+// splitStage is a bundle of the elements a to d that stops at the first one until it is told to go on.
+type splitStage struct {
+	*rig
+	asked atomic.Int32 // how often the script was
+	goOn  chan error   // what the first attempt ends with
+	ended chan error   // what the input's end ended with
+	done  [][]string   // elements that each attempt processed
+}
+
+func startSplit(t *testing.T, open Open, answer *fnpb.ProcessBundleSplitResponse) *splitStage {
+	s := &splitStage{goOn: make(chan error, 1), ended: make(chan error, 1)}
+	s.rig = start(t, open, setup{pipeline: splitting, attempts: 2, script: func(b *sdk.Bundle) error {
+		attempt := len(s.done)
+		s.done = append(s.done, nil)
+		b.OnSplit(func(r *fnpb.ProcessBundleSplitRequest) *fnpb.ProcessBundleSplitResponse {
+			s.asked.Add(1)
+			return answer
+		})
+		var fails error
+		err := b.Each(func(e sdk.Element) error {
+			words, err := sdk.Strings(e.Value[:len(e.Value)-8])
+			s.done[attempt] = append(s.done[attempt], strings.Join(words, ""))
+			return err
+		})
+		if attempt == 0 && err == nil {
+			select {
+			case fails = <-s.goOn:
+			case <-b.Gone():
+			}
+		}
+		return errors.Join(err, fails)
+	}})
+	var all []byte
+	for _, element := range []string{"a", "b", "c", "d"} {
+		all = append(all, sized(element, 8)...)
+	}
+	go func() {
+		err := s.try(stage.MainInput, all)
+		if err == nil {
+			err = s.endMain()
+		}
+		s.ended <- err
+	}()
+	return s
+}
+
+// split asks the first task to split, until the harness has been asked.
+func (s *splitStage) split() ([]string, error) {
+	s.t.Helper()
+	splitter, ok := s.tasks[0].(stage.Splitter)
+	if !ok {
+		s.t.Fatal("the task is no Splitter")
+	}
+	for before := s.asked.Load(); s.ctx.Err() == nil; runtime.Gosched() {
+		given, err := splitter.Split(s.ctx)
+		if s.asked.Load() == before && len(given) == 0 && err == nil {
+			continue // the bundle is not as far
+		}
+		var elements []string
+		for _, g := range given {
+			words, err := sdk.Strings(s.element(g))
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			elements = append(elements, strings.Join(words, ""))
+		}
+		return elements, err
+	}
+	s.t.Fatal("the harness is not asked to split")
+	return nil, nil
+}
+
+// element is what one record holds, without its size.
+func (s *splitStage) element(record []byte) []byte {
+	header, size, err := s.windowed(s.stage.Input.Coder).Record(record)
+	if err != nil || size != len(record) {
+		s.t.Fatalf("%x is no record: %v", record, err)
+	}
+	return record[header.Size : size-8]
+}
+
+func (s *splitStage) end(with error) error {
+	s.goOn <- with
+	return <-s.ended
+}
+
+func channelSplit(last, first int64) *fnpb.ProcessBundleSplitResponse {
+	return &fnpb.ProcessBundleSplitResponse{ChannelSplits: []*fnpb.ProcessBundleSplitResponse_ChannelSplit{
+		{TransformId: "stage-1-source", LastPrimaryElement: last, FirstResidualElement: first}}}
+}
+
+func splitOfNothing(t *testing.T, open Open) {
+	for _, pipeline := range []string{splitting, straight, impulsive} {
+		r := start(t, open, setup{pipeline: pipeline, script: identity})
+		splitter, ok := r.tasks[0].(stage.Splitter)
+		if !ok {
+			t.Fatal("the task is no Splitter")
+		}
+		for range 2 {
+			if given, err := splitter.Split(r.ctx); len(given) > 0 || err != nil {
+				t.Errorf("%d records, %v", len(given), err)
+			}
+			r.end()
+		}
+	}
+}
+
+func splitBetweenElements(t *testing.T, open Open) {
+	s := startSplit(t, open, channelSplit(1, 2))
+	given, err := s.split()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff([]string{"c8", "d8"}, given); d != "" {
+		t.Errorf("given away (-want +got):\n%s", d)
+	}
+	if err := s.end(errors.New("the first attempt fails")); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff([]string{"a8", "b8"}, s.done[1]); d != "" {
+		t.Errorf("the second attempt (-want +got):\n%s", d)
+	}
+}
+
+func splitWithinElement(t *testing.T, open Open) {
+	answer := channelSplit(0, 2)
+	answer.PrimaryRoots = []*fnpb.BundleApplication{{TransformId: "work", Element: sized("b", 3)}}
+	answer.ResidualRoots = []*fnpb.DelayedBundleApplication{{Application: &fnpb.BundleApplication{TransformId: "work", Element: sized("b", 5)}}}
+	s := startSplit(t, open, answer)
+	given, err := s.split()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff([]string{"c8", "d8", "b5"}, given); d != "" {
+		t.Errorf("given away (-want +got):\n%s", d)
+	}
+	if err := s.end(errors.New("the first attempt fails")); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff([]string{"a8", "b3"}, s.done[1]); d != "" {
+		t.Errorf("the second attempt (-want +got):\n%s", d)
+	}
+}
+
+func splitInVain(t *testing.T, open Open) {
+	s := startSplit(t, open, &fnpb.ProcessBundleSplitResponse{})
+	for range 3 {
+		if given, err := s.split(); len(given) > 0 || err != nil {
+			t.Errorf("%v, %v", given, err)
+		}
+	}
+	if err := s.end(errors.New("the first attempt fails")); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff([]string{"a8", "b8", "c8", "d8"}, s.done[1]); d != "" {
+		t.Errorf("the second attempt (-want +got):\n%s", d)
+	}
+}
+
+func splitWrongly(t *testing.T, open Open) {
+	other := channelSplit(1, 2)
+	other.ChannelSplits[0].TransformId = "elsewhere"
+	empty := channelSplit(0, 2)
+	empty.ResidualRoots = []*fnpb.DelayedBundleApplication{{}}
+	empty.PrimaryRoots = []*fnpb.BundleApplication{{}}
+	for name, answer := range map[string]*fnpb.ProcessBundleSplitResponse{
+		"elements between":       channelSplit(0, 3),
+		"an element between":     channelSplit(0, 2),
+		"overlap":                channelSplit(2, 2),
+		"behind the end":         channelSplit(3, 5),
+		"before the start":       channelSplit(-2, -1),
+		"another source":         other,
+		"roots and no channel":   {PrimaryRoots: empty.PrimaryRoots},
+		"roots without elements": empty,
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := startSplit(t, open, answer)
+			if given, err := s.split(); err == nil {
+				t.Errorf("no error, but %v", given)
+			}
+			if err := s.end(nil); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
