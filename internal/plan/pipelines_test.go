@@ -102,11 +102,10 @@ func seeds(f *testing.F) []string {
 		for _, part := range strings.Split(string(b), "\n\n") {
 			// A scenario is: comments, the command, the pipeline, a line of dashes, the outcome.
 			input, _, ok := strings.Cut(part, "\n----\n")
+			for strings.HasPrefix(input, "#") {
+				_, input, _ = strings.Cut(input, "\n")
+			}
 			if _, pipeline, has := strings.Cut(input, "\n"); ok && has {
-				for strings.HasPrefix(input, "#") {
-					_, input, _ = strings.Cut(input, "\n")
-				}
-				_, pipeline, _ = strings.Cut(input, "\n")
 				texts = append(texts, pipeline)
 			}
 		}

@@ -123,7 +123,7 @@ func (c *extremes[T]) merge(p []byte) error {
 }
 
 func (c *extremes[T]) payload() []byte {
-	b := appendCount(nil, len(c.values))
+	b := newIterable(len(c.values))
 	for _, v := range c.values {
 		b = c.write(b, v)
 	}

@@ -118,5 +118,5 @@ func appendDouble(dst []byte, v float64) []byte {
 	return binary.BigEndian.AppendUint64(dst, math.Float64bits(v))
 }
 
-// appendCount begins an iterable of a known length.
-func appendCount(dst []byte, n int) []byte { return binary.BigEndian.AppendUint32(dst, uint32(n)) }
+// newIterable begins the encoding of an iterable of a known length.
+func newIterable(n int) []byte { return binary.BigEndian.AppendUint32(nil, uint32(n)) }

@@ -83,7 +83,7 @@ func drawInfo(t *rapid.T) *pipepb.MonitoringInfo {
 		m.Payload = b
 	default:
 		values := rapid.SliceOfN(small, 0, 4).Draw(t, "values")
-		m.Payload = appendCount(nil, len(values))
+		m.Payload = newIterable(len(values))
 		for _, v := range values {
 			m.Payload = appendVarint(m.Payload, v)
 		}
@@ -97,7 +97,7 @@ func TestBounded(t *testing.T) {
 	numbers.number = int64s
 	long := strings.Repeat("x", 10_000)
 	for i := range int64(3) {
-		n, s := appendCount(nil, 900), appendCount(nil, 60)
+		n, s := newIterable(900), newIterable(60)
 		for j := range int64(900) {
 			n = appendVarint(n, i*900+j)
 		}

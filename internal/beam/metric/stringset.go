@@ -37,7 +37,7 @@ func (c *stringSet) merge(p []byte) error {
 }
 
 func (c *stringSet) payload() []byte {
-	b := appendCount(nil, len(c.values))
+	b := newIterable(len(c.values))
 	for _, s := range slices.Sorted(maps.Keys(c.values)) {
 		b = append(binary.AppendUvarint(b, uint64(len(s))), s...)
 	}
