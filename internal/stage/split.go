@@ -127,33 +127,35 @@ func (b *bundles) sentRecords(w *coder.Windowed) ([][]byte, error) {
 // divide tells what a split leaves to the bundle, and what it gives (ProcessBundleSplitResponse in beam_fn_api.proto): of
 // the input channel the elements before and after the split, and of those on which it runs the two parts.
 func divide(sent [][]byte, r *fnpb.ProcessBundleSplitResponse, source string) (kept, given [][]byte, err error) {
-	for _, c := range r.GetChannelSplits() {
-		if c.GetTransformId() != source {
-			return nil, nil, fmt.Errorf("the SDK split the input of %s, which is no source of the stage", c.GetTransformId())
+	roots := len(r.GetPrimaryRoots()) + len(r.GetResidualRoots())
+	if len(r.GetChannelSplits()) == 0 {
+		if roots > 0 {
+			return nil, nil, errors.New("the SDK split an element and did not say which")
 		}
-		last, first := c.GetLastPrimaryElement(), c.GetFirstResidualElement()
-		// One element at most lies between, and only if it was split itself: any other would be lost.
-		within := first-last == 2 && len(r.GetPrimaryRoots())+len(r.GetResidualRoots()) > 0
-		if last < -1 || first-last != 1 && !within || first > int64(len(sent)) {
-			return nil, nil, fmt.Errorf("the SDK split %d elements after number %d and before number %d", len(sent), last, first)
-		}
-		kept = append(kept, sent[:last+1]...)
-		given = append(given, sent[first:]...)
-		for _, p := range r.GetPrimaryRoots() {
-			kept = append(kept, p.GetElement())
-		}
-		for _, p := range r.GetResidualRoots() {
-			given = append(given, p.GetApplication().GetElement())
-		}
-		if slices.ContainsFunc(slices.Concat(kept, given), func(record []byte) bool { return len(record) == 0 }) {
-			return nil, nil, fmt.Errorf("the SDK split element number %d into parts that are empty", last+1)
-		}
-		return kept, given, nil
+		return nil, nil, nil // nothing to give
 	}
-	if len(r.GetPrimaryRoots())+len(r.GetResidualRoots()) > 0 {
-		return nil, nil, fmt.Errorf("the SDK split an element and did not say which")
+	c := r.GetChannelSplits()[0]
+	if len(r.GetChannelSplits()) > 1 || c.GetTransformId() != source {
+		return nil, nil, fmt.Errorf("the SDK split inputs that the stage does not have: %v", r.GetChannelSplits())
 	}
-	return nil, nil, nil
+	last, first := c.GetLastPrimaryElement(), c.GetFirstResidualElement()
+	// One element at most lies between, and only if it was split itself: any other would be lost.
+	within := first-last == 2 && roots > 0
+	if last < -1 || first-last != 1 && !within || first > int64(len(sent)) {
+		return nil, nil, fmt.Errorf("the SDK split %d elements after number %d and before number %d", len(sent), last, first)
+	}
+	kept = append(kept, sent[:last+1]...)
+	given = append(given, sent[first:]...)
+	for _, p := range r.GetPrimaryRoots() {
+		kept = append(kept, p.GetElement())
+	}
+	for _, p := range r.GetResidualRoots() {
+		given = append(given, p.GetApplication().GetElement())
+	}
+	if slices.ContainsFunc(slices.Concat(kept, given), func(record []byte) bool { return len(record) == 0 }) {
+		return nil, nil, fmt.Errorf("the SDK split element number %d into parts that are empty", last+1)
+	}
+	return kept, given, nil
 }
 
 // splitTimeout is how long a harness may take to answer a request to split: one that is busy in user code answers
