@@ -18,7 +18,7 @@ import (
 // FirstStateWait is how long the first GetState after Run waits for the job's end. Java's client asks at once and then
 // every three seconds: so a job that is done in less than this takes it as long as it takes, and not three seconds. It
 // is short enough for a person who asks, and only ever spent once in a job's life.
-const FirstStateWait = 200 * time.Millisecond
+const FirstStateWait = time.Second
 
 // maxOptions bounds the options that GetJobs answers with, in bytes, all jobs together: clients refuse an answer of over
 // 4 MiB, and a server that has seen thousands of jobs is to list them none the less.
