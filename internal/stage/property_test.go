@@ -117,8 +117,9 @@ func (e element) append(dst []byte) []byte {
 func drawElement(t *rapid.T, global bool) element {
 	e := element{key: rapid.SampledFrom([]string{"", "a", "b", "c", "long" + strings.Repeat("k", 200)}).Draw(t, "key")}
 	e.value = rapid.StringMatching("[a-z]{0,5}").Draw(t, "value")
-	if rapid.IntRange(0, 9).Draw(t, "large") == 0 {
-		e.value = strings.Repeat(e.value+"v", 200<<10/(len(e.value)+1))
+	if rapid.IntRange(0, 19).Draw(t, "large") == 19 {
+		// Two of these in a group are more than an element holds.
+		e.value = strings.Repeat(e.value+"v", 600<<10/(len(e.value)+1))
 	}
 	e.at = rapid.Int64Range(-1000, 1000).Draw(t, "timestamp")
 	if global {

@@ -23,6 +23,7 @@ env other
 window fixed fn=fixed
 window early fn=fixed time=earliest
 window late fn=fixed time=latest
+window sessions fn=sessions
 impulse start() > I
 pardo source(I) > in:kv(string,string)@WINDOW env=other
 gbk group(in) > grouped
@@ -35,6 +36,7 @@ func grouped(window string) string { return strings.Replace(grouping, "WINDOW", 
 var groupCases = []testCase{
 	{"elements are grouped by key", groupsByKey},
 	{"elements are grouped by window, and timed by the strategy", groupsByWindow},
+	{"sessions that overlap are one group", groupsBySession},
 	{"groups fill bundles", groupsFillBundles},
 	{"a large group is read from state, and again", largeGroup},
 	{"large groups count as input of their bundle", largeGroupsFillBundles},
@@ -133,6 +135,18 @@ func groupsByWindow(t *testing.T, open Open) {
 				fmt.Sprintf("b [x] until 10 at %d", want[2]))
 		})
 	}
+}
+
+func groupsBySession(t *testing.T, open Open) {
+	var c collector
+	r := start(t, open, setup{pipeline: grouped("sessions"), script: c.script})
+	r.group(windowedRecord(nil, 0, interval(0, 10), "a", "x"))
+	r.group(windowedRecord(nil, 15, interval(15, 25), "a", "z"))
+	r.group(windowedRecord(nil, 20, interval(20, 30), "b", "x"))
+	r.group(windowedRecord(nil, 5, interval(5, 15), "a", "y")) // overlaps the first, touches the second
+	r.group(windowedRecord(nil, 20, interval(20, 30), "a", "w"))
+	r.finish()
+	c.check(t, "a [x y] until 15 at 14", "a [w z] until 30 at 29", "b [x] until 30 at 29")
 }
 
 func groupsFillBundles(t *testing.T, open Open) {
