@@ -91,7 +91,7 @@ func (s *Server) Ended() <-chan struct{} { return s.ended }
 func (s *Server) Stop() error {
 	select {
 	case <-s.ended:
-		return fmt.Errorf("the server ended by itself: %w\n%s", s.err, Tail(s.Log))
+		return fmt.Errorf("the server ended before it was asked to (%v)\n%s", s.cmd.ProcessState, Tail(s.Log))
 	default:
 	}
 	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
