@@ -24,6 +24,7 @@ const (
 // about mergeBytes, or all windows of one key, which can only be merged together.
 type customMerging struct {
 	spec   Spec
+	limit  int // of keys and windows in one question, in bytes: mergeBytes
 	merger *windowMerger
 	values backlog
 	merged *shuffle.Grouper // nil before merge
@@ -49,7 +50,7 @@ func newCustomMerging(s Spec) (*customMerging, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &customMerging{spec: s, merger: merger, values: backlog{store: s.Store}}
+	m := &customMerging{spec: s, limit: mergeBytes, merger: merger, values: backlog{store: s.Store}}
 	w, err := coder.CompileWindowed(s.coders(), s.Stage.Input.Group.Coder)
 	if err != nil {
 		return nil, err
@@ -88,7 +89,7 @@ func (m *customMerging) merge(ctx context.Context, sorted *shuffle.Groups) (grou
 func (m *customMerging) gather(ctx context.Context, sorted *shuffle.Groups) (batch []unmerged, more bool, err error) {
 	for size := 0; ; {
 		if n := len(batch); n == 0 || !bytes.Equal(batch[n-1].key, sorted.Key()) {
-			if size >= mergeBytes {
+			if size >= m.limit {
 				return batch, true, nil
 			}
 			batch = append(batch, unmerged{key: bytes.Clone(sorted.Key())})

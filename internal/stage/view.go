@@ -56,9 +56,14 @@ func newView(p *plan.Plan, in plan.SideInput, store *shuffle.Store) (view, error
 	}
 	switch in.AccessPattern {
 	case urn.SideInputIterable:
-		return &iterableView{coder: w, store: store, windows: map[string]*shuffle.Pages{}}, nil
+		v := &iterableView{coder: w, store: store, windows: map[string]*shuffle.Pages{}}
+		return withCustomWindows(v, w, p.Coders()), nil
 	case urn.SideInputMultimap:
-		return newMultimapView(w, store)
+		v, err := newMultimapView(w, store)
+		if err != nil {
+			return nil, err
+		}
+		return withCustomWindows(v, w, p.Coders()), nil
 	default:
 		return nil, fmt.Errorf("access pattern %q", in.AccessPattern)
 	}
