@@ -13,6 +13,7 @@ import (
 var closeCases = []testCase{
 	{"a task that did nothing", closeIdle},
 	{"a task that has gathered groups", closeGathering},
+	{"between the blocks of a bundle", closeBetweenBlocks},
 	{"while the harness is silent", closeWhileSilent},
 	{"while the engine takes no output", closeWhileEmitting},
 	{"while a residual waits", closeWhileWaiting},
@@ -35,6 +36,19 @@ func closeGathering(t *testing.T, open Open) {
 			r.group(all)
 		}
 		r.end()
+	}
+}
+
+func closeBetweenBlocks(t *testing.T, open Open) {
+	got := make(chan struct{}, 1)
+	r := start(t, open, setup{pipeline: straight, script: func(b *sdk.Bundle) error {
+		return b.Each(func(sdk.Element) error { got <- struct{}{}; return nil })
+	}})
+	r.process(stage.MainInput, records("a"))
+	<-got
+	r.end()
+	if log := r.out.log(); log != "" {
+		t.Errorf("the task put out %s", log)
 	}
 }
 

@@ -22,6 +22,7 @@ var failureCases = []testCase{
 	{"an engine that takes no output fails the task", emitFails},
 	{"an error is final", errorsAreFinal},
 	{"a cancelled call ends, and its cause is told", cancelled},
+	{"an input that is not keyed knows no attempts", attemptsOfElements},
 	{"odd state requests are answered with an error", oddStateRequests},
 }
 
@@ -187,17 +188,29 @@ func cancelled(t *testing.T, open Open) {
 	}
 }
 
+func attemptsOfElements(t *testing.T, open Open) {
+	for _, pipeline := range []string{straight, impulsive} {
+		r := start(t, open, setup{pipeline: pipeline, script: identity})
+		if err := r.tasks[0].Settle(r.ctx, 1, false); err == nil {
+			t.Error("an attempt was forgotten whose blocks count already")
+		}
+	}
+}
+
 // What an SDK may ask wrongly is told to it, and the bundle goes on.
 func oddStateRequests(t *testing.T, open Open) {
 	get := func(key *fnpb.StateKey, token string) *fnpb.StateRequest {
 		return &fnpb.StateRequest{StateKey: key, Request: &fnpb.StateRequest_Get{Get: &fnpb.StateGetRequest{ContinuationToken: []byte(token)}}}
 	}
+	listKeys := mapKeysKey(first)
+	listKeys.GetMultimapKeysSideInput().SideInputId = "list"
 	odd := []*fnpb.StateRequest{
 		{},
 		{StateKey: listKey(first)},
 		{StateKey: listKey(first), Request: &fnpb.StateRequest_Append{Append: &fnpb.StateAppendRequest{Data: []byte("x")}}},
 		{StateKey: listKey(first), Request: &fnpb.StateRequest_Clear{Clear: &fnpb.StateClearRequest{}}},
 		get(nil, ""),
+		get(listKeys, ""),
 		get(listKey(first), "\xff"),
 		get(listKey(first), "\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"),
 		get(listKey(first), "\x07"),
