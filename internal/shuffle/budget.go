@@ -10,9 +10,9 @@ import (
 //
 // Nobody waits for a budget: a structure that is refused moves its own memory to disk instead. So that each can always go
 // on, it may hold a little whatever the budget says, and by that much for each open structure Used may exceed Limit: a
-// grouper or a spool 2 MiB and a block for the disk, a grouper that is iterated also the block buffers of a merge (4 MiB,
-// or two blocks), pages and tables the block that is being filled (an eighth of one when memory is short); and each its
-// largest record.
+// grouper or a spool 2 MiB and a block for the disk (a spool one for each open attempt), a grouper that is iterated also
+// the block buffers of a merge (4 MiB, or two blocks), pages and tables the block that is being filled (an eighth of one
+// when memory is short); and each its largest record.
 type Budget struct {
 	limit int64
 	used  atomic.Int64

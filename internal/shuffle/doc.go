@@ -12,6 +12,10 @@
 // for a multimap side input, into a [Table]. Records that are not keyed wait in a [Spool] for any task of the next stage,
 // or, as an iterable side input, in [Pages].
 //
+// A bundle may fail when a part of what it wrote is on its way already, and its retry writes that again. So each block is
+// of an [Attempt], and a grouper and a spool keep what an open attempt has brought apart until it is settled: from then on
+// it counts, or it is gone. The sender holds nothing back.
+//
 // Nothing is decoded on this way, and no record is moved in memory to be sorted: the sort works on entries of 16 bytes.
 //
 // # Keyed blocks

@@ -143,11 +143,7 @@ var scenarios = map[string]func(s *Store) error{
 			}
 		}
 	},
-}
-
-// attempts sends the same as several attempts, some of which are dropped.
-func init() {
-	scenarios["grouper's attempts"] = func(s *Store) error {
+	"grouper's attempts": func(s *Store) error {
 		g := s.NewGrouper(8)
 		for i := range 300 {
 			a := Attempt(i / 50 * 2)
@@ -173,8 +169,8 @@ func init() {
 				return errors.Join(err, g.Close())
 			}
 		}
-	}
-	scenarios["spool's attempts"] = func(s *Store) error {
+	},
+	"spool's attempts": func(s *Store) error {
 		q := s.NewSpool()
 		for i := range 300 {
 			a := Attempt(i / 50 * 2)
@@ -197,7 +193,7 @@ func init() {
 				return err
 			}
 		}
-	}
+	},
 }
 
 func fillGrouper(s *Store) (*Grouper, error) {

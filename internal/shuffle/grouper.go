@@ -16,6 +16,9 @@ var ErrSealed = errors.New("shuffle: sealed")
 // not its bytes) and appended to the grouper's one spill file as a run. The iteration sorts what is left of each
 // partition and merges it with the partition's runs. Sorting partitions instead of everything keeps the gathering of
 // records in cache, which is what a sort of small records costs most.
+//
+// An open attempt has a log of the blocks as they came, and when that is large, partitions and runs of its own, which
+// become the grouper's when the attempt is kept.
 type Grouper struct {
 	store     *Store
 	keyGroups int

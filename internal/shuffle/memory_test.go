@@ -203,6 +203,15 @@ func TestCloseAnyTime(t *testing.T) {
 		filling := s.NewGrouper(1)
 		use(func() error { return filling.Add(0, 0, block) })
 		use(func() error { return filling.Add(0, 0, block) })
+		retried := s.NewGrouper(1)
+		spool := s.NewSpool()
+		n := 0
+		use(func() error {
+			if n++; n%10 == 0 {
+				return errors.Join(retried.Settle(Attempt(n/10), n%20 == 0), spool.Settle(Attempt(n/10), n%20 == 0))
+			}
+			return errors.Join(retried.Add(Attempt(n/10+1), 0, block), spool.Put(ctx, Attempt(n/10+1), block))
+		})
 		full, err := fillGrouper(s)
 		if err != nil {
 			t.Fatal(err)
