@@ -14,19 +14,28 @@ import (
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/options/jobopts"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/runners/universal"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/testing/ptest"
+	"github.com/rogpeppe/go-internal/testscript"
 	"go.uber.org/goleak"
 
 	"trestle/internal/cli"
 	"trestle/internal/server"
 )
 
-// TestMain becomes what the binary was started as: `trestle boot`, an SDK harness, or the tests.
+// TestMain becomes what the binary was started as: `trestle boot`, an SDK harness, a command of the scripts, or the tests.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == "boot" {
+	if len(os.Args) > 1 && os.Args[1] == "boot" && filepath.Base(os.Args[0]) != "trestle" {
 		os.Exit(cli.Main())
 	}
-	ptest.Main(m)
+	testscript.Main(tests{m}, map[string]func(){
+		"trestle":  func() { os.Exit(cli.Main()) },
+		"pipeline": pipelineMain,
+	})
 }
+
+// tests are the tests of a program that may have been started as a harness.
+type tests struct{ m *testing.M }
+
+func (t tests) Run() int { return ptest.MainRet(t.m) }
 
 // start starts a server for the test. When the test ends, nothing of it may be left: no file but histories and
 // artifacts, and no goroutine.
