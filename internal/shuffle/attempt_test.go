@@ -278,12 +278,12 @@ func TestAttemptsStayWithinMemory(t *testing.T) {
 	var wg sync.WaitGroup
 	for sender := range senders {
 		wg.Go(func() {
-			value := make([]byte, 300)
+			value := bytes.Repeat([]byte{byte(sender)}, 300)
 			for i := range attempts {
 				a := Attempt(1 + sender + i*senders)
 				for r := range records {
 					key := fmt.Append(nil, "key", r%1000)
-					entry := appendEntry(nil, key, nil, int64(i*records+r), append(value, byte(sender)))
+					entry := appendEntry(nil, key, nil, int64(i*records+r), value)
 					if err := errors.Join(g.Add(a, KeyGroup(key, 128), entry), q.Put(ctx, a, entry)); err != nil {
 						t.Error(err)
 						return

@@ -103,10 +103,10 @@ func comparePrefix(a, b []byte) int {
 }
 
 // entryRest returns the timestamp and the value that follow an entry's prefix.
-func entryRest(b []byte) (timestamp int64, value []byte, size int) {
+func entryRest(b []byte) (timestamp int64, value []byte) {
 	timestamp = int64(binary.BigEndian.Uint64(b) ^ timestampBias)
-	value, size = cutPrefixed(b, 8)
-	return timestamp, value, size
+	value, _ = cutPrefixed(b, 8)
+	return timestamp, value
 }
 
 // countEntries checks a whole block and counts its entries.

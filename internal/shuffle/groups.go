@@ -89,7 +89,7 @@ func (gs *Groups) NextValue() (value []byte, timestamp int64, ok bool, err error
 		}
 	}
 	gs.fresh = false
-	timestamp, value, _ = entryRest(top.entry[len(gs.prefix):])
+	timestamp, value = entryRest(top.entry[len(gs.prefix):])
 	return value, timestamp, true, nil
 }
 

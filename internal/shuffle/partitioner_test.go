@@ -44,7 +44,7 @@ func entriesOf(t fataler, block []byte) (recs []record) {
 	for o := 0; o < len(block); {
 		prefix, size, _ := cutEntry(block[o:])
 		key, window := prefixParts(block[o : o+prefix])
-		at, value, _ := entryRest(block[o+prefix:])
+		at, value := entryRest(block[o+prefix:])
 		recs = append(recs, record{string(key), string(window), string(value), at})
 		o += size
 	}

@@ -137,7 +137,7 @@ func (t *Table) Lookup(key, window []byte, page int64, maxBytes int) (data []byt
 				off += size
 				continue
 			}
-			_, value, _ := entryRest(b[off+n:])
+			_, value := entryRest(b[off+n:])
 			if found && len(data)+len(value) > maxBytes {
 				return data, pageAt(block, off), nil
 			}
