@@ -7,18 +7,12 @@ import (
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
 	"google.golang.org/protobuf/proto"
 
+	"trestle/internal/beam/urn"
 	"trestle/internal/harness/process"
 )
 
-// The environments' URNs (beam_runner_api.proto, StandardEnvironments).
-const (
-	urnDocker   = "beam:env:docker:v1"
-	urnProcess  = "beam:env:process:v1"
-	urnExternal = "beam:env:external:v1"
-	urnAnyOf    = "beam:env:anyof:v1"
-	urnDefault  = "beam:env:default:v1"
-	urnEmbedded = "beam:env:embedded_python:v1"
-)
+// embeddedPython is an environment of the Python SDK's own runners, which Beam's model does not have.
+const embeddedPython = "beam:env:embedded_python:v1"
 
 // maxNesting bounds environments within environments: they come from outside.
 const maxNesting = 8
@@ -44,7 +38,7 @@ type runnable struct {
 // resolve finds what to run: the environment itself, or the first of its alternatives that can run here.
 func resolve(env *pipepb.Environment, depth int) (*runnable, error) {
 	switch env.GetUrn() {
-	case urnProcess:
+	case urn.EnvProcess:
 		var payload pipepb.ProcessPayload
 		if err := proto.Unmarshal(env.GetPayload(), &payload); err != nil {
 			return nil, fmt.Errorf("payload of the process environment: %w", err)
@@ -54,7 +48,7 @@ func resolve(env *pipepb.Environment, depth int) (*runnable, error) {
 			return nil, err
 		}
 		return &runnable{env: env, process: &payload, path: path, args: args}, nil
-	case urnExternal:
+	case urn.EnvExternal:
 		var payload pipepb.ExternalPayload
 		if err := proto.Unmarshal(env.GetPayload(), &payload); err != nil {
 			return nil, fmt.Errorf("payload of the external environment: %w", err)
@@ -66,7 +60,7 @@ func resolve(env *pipepb.Environment, depth int) (*runnable, error) {
 			return nil, fmt.Errorf("the worker pool at %s wants authentication, which is not supported", payload.GetEndpoint().GetUrl())
 		}
 		return &runnable{env: env, external: &payload}, nil
-	case urnAnyOf:
+	case urn.EnvAnyOf:
 		if depth >= maxNesting {
 			return nil, fmt.Errorf("environments are nested more than %d deep", maxNesting)
 		}
@@ -86,9 +80,9 @@ func resolve(env *pipepb.Environment, depth int) (*runnable, error) {
 			errs = append(errs, err)
 		}
 		return nil, fmt.Errorf("none of the environment's alternatives can run here: %w", errors.Join(errs...))
-	case urnDocker:
+	case urn.EnvDocker:
 		return nil, errors.New("docker environments are not supported yet: " + instead)
-	case urnEmbedded, urnDefault, "":
+	case embeddedPython, urn.EnvDefault, "":
 		return nil, fmt.Errorf("environment %q runs only inside the SDK's own runners: %s", env.GetUrn(), instead)
 	default:
 		return nil, fmt.Errorf("unknown environment %q: %s", env.GetUrn(), instead)

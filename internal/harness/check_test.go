@@ -8,16 +8,18 @@ import (
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
+
+	"trestle/internal/beam/urn"
 )
 
 // What cannot run is refused with what to do instead, all alternatives' reasons at once.
 func TestCheck(t *testing.T) {
 	anyOf := func(envs ...*pipepb.Environment) *pipepb.Environment {
-		return &pipepb.Environment{Urn: urnAnyOf, Payload: marshal(t, &pipepb.AnyOfEnvironmentPayload{Environments: envs})}
+		return &pipepb.Environment{Urn: urn.EnvAnyOf, Payload: marshal(t, &pipepb.AnyOfEnvironmentPayload{Environments: envs})}
 	}
-	docker := &pipepb.Environment{Urn: urnDocker}
+	docker := &pipepb.Environment{Urn: urn.EnvDocker}
 	ok := processEnv(t, "harness")
-	missing := &pipepb.Environment{Urn: urnProcess, Payload: marshal(t, &pipepb.ProcessPayload{Command: "/no/boot"})}
+	missing := &pipepb.Environment{Urn: urn.EnvProcess, Payload: marshal(t, &pipepb.ProcessPayload{Command: "/no/boot"})}
 	deep := ok
 	for range maxNesting + 1 {
 		deep = anyOf(deep)
@@ -31,17 +33,17 @@ func TestCheck(t *testing.T) {
 		"second alternative": {env: anyOf(docker, ok)},
 		"docker":             {docker, []string{"docker", "LOOPBACK", "trestle boot"}},
 		"missing command":    {missing, []string{`"/no/boot"`, "not on this host"}},
-		"embedded":           {&pipepb.Environment{Urn: urnEmbedded}, []string{"embedded_python", "LOOPBACK"}},
-		"default":            {&pipepb.Environment{Urn: urnDefault}, []string{"LOOPBACK"}},
+		"embedded":           {&pipepb.Environment{Urn: embeddedPython}, []string{"embedded_python", "LOOPBACK"}},
+		"default":            {&pipepb.Environment{Urn: urn.EnvDefault}, []string{"LOOPBACK"}},
 		"unknown":            {&pipepb.Environment{Urn: "beam:env:moon:v1"}, []string{"beam:env:moon:v1"}},
 		"none":               {nil, []string{"LOOPBACK"}},
-		"no address":         {&pipepb.Environment{Urn: urnExternal}, []string{"host:port"}},
+		"no address":         {&pipepb.Environment{Urn: urn.EnvExternal}, []string{"host:port"}},
 		"no alternative":     {anyOf(docker, missing), []string{"docker", `"/no/boot"`}},
 		"empty alternatives": {anyOf(), []string{"no alternative"}},
 		"too deep":           {deep, []string{"nested"}},
-		"broken process":     {&pipepb.Environment{Urn: urnProcess, Payload: []byte{0xff}}, []string{"payload"}},
-		"broken external":    {&pipepb.Environment{Urn: urnExternal, Payload: []byte{0xff}}, []string{"payload"}},
-		"broken anyof":       {&pipepb.Environment{Urn: urnAnyOf, Payload: []byte{0xff}}, []string{"payload"}},
+		"broken process":     {&pipepb.Environment{Urn: urn.EnvProcess, Payload: []byte{0xff}}, []string{"payload"}},
+		"broken external":    {&pipepb.Environment{Urn: urn.EnvExternal, Payload: []byte{0xff}}, []string{"payload"}},
+		"broken anyof":       {&pipepb.Environment{Urn: urn.EnvAnyOf, Payload: []byte{0xff}}, []string{"payload"}},
 	} {
 		err := Check(c.env)
 		if (err != nil) != (len(c.errs) > 0) {
@@ -58,11 +60,11 @@ func TestCheck(t *testing.T) {
 func TestWorkers(t *testing.T) {
 	plain := processEnv(t, "harness")
 	multi := proto.CloneOf(plain)
-	multi.Capabilities = []string{"x", multiCore}
+	multi.Capabilities = []string{"x", urn.ProtocolMultiCore}
 	ext := externalEnv(t, "h:1")
 	envs := map[string]*pipepb.Environment{
-		"plain": plain, "multi": multi, "ext": ext, "docker": {Urn: urnDocker},
-		"anyof": {Urn: urnAnyOf, Payload: marshal(t, &pipepb.AnyOfEnvironmentPayload{Environments: []*pipepb.Environment{{Urn: urnDocker}, multi}})},
+		"plain": plain, "multi": multi, "ext": ext, "docker": {Urn: urn.EnvDocker},
+		"anyof": {Urn: urn.EnvAnyOf, Payload: marshal(t, &pipepb.AnyOfEnvironmentPayload{Environments: []*pipepb.Environment{{Urn: urn.EnvDocker}, multi}})},
 	}
 	for _, c := range []struct {
 		options map[string]any

@@ -1,14 +1,15 @@
 package harness
 
 import (
+	"slices"
 	"strconv"
 
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
 	"google.golang.org/protobuf/types/known/structpb"
-)
 
-// multiCore is the capability of an SDK whose one harness uses all cores (beam_runner_api.proto, StandardProtocols).
-const multiCore = "beam:protocol:multi_core_bundle_processing:v1"
+	"trestle/internal/beam/urn"
+	"trestle/internal/job"
+)
 
 // workersOf is how many workers an environment shall have. One when the SDK's harness uses all cores by itself, and
 // one for LOOPBACK, where the workers would be threads of one Python process under one interpreter lock. Otherwise one a
@@ -18,10 +19,8 @@ func workersOf(r *runnable, declared *pipepb.Environment, options *structpb.Stru
 		return n
 	}
 	for _, env := range []*pipepb.Environment{declared, r.env} {
-		for _, c := range env.GetCapabilities() {
-			if c == multiCore {
-				return 1
-			}
+		if slices.Contains(env.GetCapabilities(), urn.ProtocolMultiCore) {
+			return 1
 		}
 	}
 	if r.external != nil && stringOption(options, "environment_type") == "LOOPBACK" {
@@ -30,18 +29,15 @@ func workersOf(r *runnable, declared *pipepb.Environment, options *structpb.Stru
 	return max(1, cores)
 }
 
-// option is a pipeline option by its name in the SDKs' portable form.
-func option(options *structpb.Struct, name string) *structpb.Value {
-	return options.GetFields()["beam:option:"+name+":v1"]
-}
-
 func stringOption(options *structpb.Struct, name string) string {
-	return option(options, name).GetStringValue()
+	v, _ := job.Option(options, name)
+	return v.GetStringValue()
 }
 
 // intOption is a whole number, which some SDKs send as text; 0 when there is none.
 func intOption(options *structpb.Struct, name string) int {
-	switch v := option(options, name).GetKind().(type) {
+	option, _ := job.Option(options, name)
+	switch v := option.GetKind().(type) {
 	case *structpb.Value_NumberValue:
 		if v.NumberValue >= 0 && v.NumberValue <= 1<<20 {
 			return int(v.NumberValue)

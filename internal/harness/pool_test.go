@@ -29,6 +29,7 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"trestle/internal/beam/urn"
 	"trestle/internal/fnapi"
 )
 
@@ -178,13 +179,13 @@ func marshal(t *testing.T, m proto.Message) []byte {
 }
 
 func processEnv(t *testing.T, p string) *pipepb.Environment {
-	return &pipepb.Environment{Urn: urnProcess, Payload: marshal(t, &pipepb.ProcessPayload{
+	return &pipepb.Environment{Urn: urn.EnvProcess, Payload: marshal(t, &pipepb.ProcessPayload{
 		Command: os.Args[0], Env: map[string]string{part: p},
 	})}
 }
 
 func externalEnv(t *testing.T, address string) *pipepb.Environment {
-	return &pipepb.Environment{Urn: urnExternal, Payload: marshal(t, &pipepb.ExternalPayload{
+	return &pipepb.Environment{Urn: urn.EnvExternal, Payload: marshal(t, &pipepb.ExternalPayload{
 		Endpoint: &pipepb.ApiServiceDescriptor{Url: address}, Params: map[string]string{"k": "v"},
 	})}
 }
@@ -393,7 +394,7 @@ func TestProvision(t *testing.T) {
 
 // Requests for what is not there are errors.
 func TestNoSuchWorker(t *testing.T) {
-	p := NewPool(Config{Environments: map[string]*pipepb.Environment{"a": {Urn: urnDocker}}})
+	p := NewPool(Config{Environments: map[string]*pipepb.Environment{"a": {Urn: urn.EnvDocker}}})
 	for _, c := range []struct {
 		env  string
 		n    int

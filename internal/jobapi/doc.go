@@ -15,5 +15,5 @@
 //     before the state FAILED: an engine should send exactly one.
 //   - Status messages travel in HTTP/2 trailers, which Python's and Java's clients refuse past 8 KiB, with an error that
 //     hides the message: texts are bounded, at a line's end, and say how much is left out. The server's log has all.
-//   - Pipelines are larger than gRPC's 4 MiB: serve with [ServerOptions].
+//   - Pipelines are larger than gRPC's 4 MiB: serve with fnapi.ServerOptions.
 package jobapi

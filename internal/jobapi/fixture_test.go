@@ -22,6 +22,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"trestle/internal/engine"
+	"trestle/internal/fnapi"
 	"trestle/internal/jobapi"
 )
 
@@ -197,7 +198,7 @@ func serveWith(t testing.TB, cfg jobapi.Config) *server {
 	}
 	s := &server{service: service, staging: cfg.Staging.(*staging), dir: cfg.Dir, handlers: make(chan string, 100)}
 	lis := bufconn.Listen(1 << 16)
-	g := grpc.NewServer(append(jobapi.ServerOptions(), grpc.StreamInterceptor(
+	g := grpc.NewServer(append(fnapi.ServerOptions(), grpc.StreamInterceptor(
 		func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, h grpc.StreamHandler) error {
 			err := h(srv, ss)
 			s.handlers <- info.FullMethod

@@ -24,15 +24,6 @@ import (
 	"trestle/internal/store/journal"
 )
 
-// MaxMessageBytes is the largest message that a server with [ServerOptions] takes or sends. A pipeline carries its
-// users' serialized code and constants: tens of megabytes have been seen.
-const MaxMessageBytes = 1 << 30
-
-// ServerOptions are what a gRPC server needs that carries this service: without them it refuses pipelines over 4 MiB.
-func ServerOptions() []grpc.ServerOption {
-	return []grpc.ServerOption{grpc.MaxRecvMsgSize(MaxMessageBytes), grpc.MaxSendMsgSize(MaxMessageBytes)}
-}
-
 // Runner checks and starts jobs. Its methods may be called concurrently.
 type Runner interface {
 	// Check refuses, with every problem at once, a pipeline or options that cannot run. The error's text is what the
@@ -141,7 +132,7 @@ func Open(cfg Config) (*Service, error) {
 	return s, nil
 }
 
-// Register adds the service to a server, which should have been made with [ServerOptions].
+// Register adds the service to a server, which has to take messages of tens of megabytes (fnapi.ServerOptions).
 func (s *Service) Register(r grpc.ServiceRegistrar) { jobpb.RegisterJobServiceServer(r, s) }
 
 // Close cancels the jobs that run and waits until they have ended, or until ctx is done: then the error names those that

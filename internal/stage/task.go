@@ -13,8 +13,9 @@ import (
 )
 
 // Task is one parallel instance of a stage. An engine drives it through these events and nothing else: it is the task
-// contract in process (docs/protocols/task.md). Calls are serialised by the engine, but for Close, which may come at any
-// time from any goroutine. An error from any call is final: the engine closes the task.
+// contract in process (docs/protocols/task.md). Calls may come from any goroutine, several at once: the task takes them one
+// by one, but for Close, which ends the one under way. The order of calls is the engine's affair. An error from any call
+// is final: the engine closes the task.
 type Task interface {
 	// Process brings a block of records. A side input's blocks reach each worker once, through any one of its tasks of
 	// the stage. The block stays the caller's once Process has returned. Process may block: that is back-pressure.
