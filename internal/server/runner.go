@@ -18,11 +18,14 @@ import (
 )
 
 // runner turns pipelines into plans and gives them to an engine: jobapi.Runner.
-type runner struct{ engine engine.Engine }
+type runner struct {
+	engine engine.Engine
+	plan   plan.Options
+}
 
 // Check finds everything that would keep the pipeline from running.
 func (r *runner) Check(_ context.Context, p *pipepb.Pipeline, options *structpb.Struct) error {
-	_, err := plan.Build(p, plan.Options{})
+	_, err := plan.Build(p, r.plan)
 	errs := []error{err}
 	environments := p.GetComponents().GetEnvironments()
 	ids := make([]string, 0, len(environments))
@@ -46,7 +49,7 @@ func (r *runner) Check(_ context.Context, p *pipepb.Pipeline, options *structpb.
 
 // Start plans the pipeline and submits it.
 func (r *runner) Start(ctx context.Context, s jobapi.Submission) (engine.Run, error) {
-	p, err := plan.Build(s.Pipeline, plan.Options{})
+	p, err := plan.Build(s.Pipeline, r.plan)
 	if err != nil {
 		return nil, err
 	}

@@ -19,6 +19,7 @@ import (
 	"trestle/internal/engine/local"
 	"trestle/internal/fnapi"
 	"trestle/internal/jobapi"
+	"trestle/internal/plan"
 	"trestle/internal/shuffle"
 	"trestle/internal/store/blob"
 )
@@ -40,7 +41,18 @@ type Config struct {
 	Memory int64
 	// Parallelism is the number of tasks of a stage. Default: the number of cores.
 	Parallelism int
-	Log         *slog.Logger
+	// Trial is for tests: the zero value is what servers run with.
+	Trial Trial
+	Log   *slog.Logger
+}
+
+// Trial changes how jobs are run, never what they compute: tests vary it and compare.
+type Trial struct {
+	Plan plan.Options
+	// BundleBytes and Attempts are those of the tasks: see stage.Spec.
+	BundleBytes, Attempts int
+	// Files are the files to which jobs spill; nil stands for the operating system's.
+	Files shuffle.FileSystem
 }
 
 // Defaults, each for its reason in Config.
@@ -57,6 +69,7 @@ type Server struct {
 	fn       *fnapi.Server
 	jobs     *jobapi.Service
 	bucket   blob.Bucket
+	memory   *shuffle.Budget
 	served   chan error // gets what Serve returned
 }
 
@@ -66,7 +79,7 @@ func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
 	if cfg, err = withDefaults(cfg); err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, served: make(chan error, 1)}
+	s := &Server{cfg: cfg, memory: shuffle.NewBudget(cfg.Memory), served: make(chan error, 1)}
 	// The port first: a server that cannot have it must not touch the data folder of the one that does.
 	listener, err := listen(ctx, cfg.Listen)
 	if err != nil {
@@ -92,12 +105,15 @@ func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
 	running := filepath.Join(cfg.Data, "running")
 	s.jobs, err = jobapi.Open(jobapi.Config{
 		Dir: cfg.Data,
-		Runner: &runner{engine: local.New(local.Config{
+		Runner: &runner{plan: cfg.Trial.Plan, engine: local.New(local.Config{
 			Fn:          s.fn,
 			Endpoint:    s.endpoint,
 			Dir:         running,
-			Memory:      shuffle.NewBudget(cfg.Memory),
+			Memory:      s.memory,
 			Parallelism: cfg.Parallelism,
+			BundleBytes: cfg.Trial.BundleBytes,
+			Attempts:    cfg.Trial.Attempts,
+			Files:       cfg.Trial.Files,
 			Log:         cfg.Log,
 		})},
 		Staging:          staging,
@@ -147,6 +163,9 @@ func withDefaults(cfg Config) (Config, error) {
 
 // Endpoint is the host:port under which clients and harnesses reach the server.
 func (s *Server) Endpoint() string { return s.endpoint }
+
+// Held is how many bytes of their data all jobs together keep in memory now: what Config.Memory bounds.
+func (s *Server) Held() int64 { return s.memory.Used() }
 
 // Done answers, once, with the error that ended the server's listening before Stop did.
 func (s *Server) Done() <-chan error { return s.served }

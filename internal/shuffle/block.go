@@ -96,7 +96,7 @@ type spillFile struct {
 	pos   atomic.Int64
 
 	mu     sync.Mutex
-	f      file
+	f      File
 	closed bool
 
 	// Compression is worth its CPU only where it saves a good part of the bytes: a block now and then is tried, and
@@ -110,14 +110,14 @@ type spillFile struct {
 const sampleEvery = 32
 
 // handle returns the file, which it creates when there is none yet.
-func (f *spillFile) handle() (file, error) {
+func (f *spillFile) handle() (File, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
 		return nil, ErrClosed
 	}
 	if f.f == nil {
-		h, err := f.store.files.create(f.store.dir)
+		h, err := f.store.files.Create(f.store.dir)
 		if err != nil {
 			return nil, fmt.Errorf("create a spill file in %s: %w", f.store.dir, err)
 		}

@@ -9,7 +9,7 @@ import (
 // memoryFile is a spill file in memory.
 type memoryFile struct{ data []byte }
 
-func (m *memoryFile) create(string) (file, error) { return m, nil }
+func (m *memoryFile) Create(string) (File, error) { return m, nil }
 
 func (m *memoryFile) Close() error { return nil }
 

@@ -33,39 +33,39 @@ func (f *faults) op(kind string) error {
 	return nil
 }
 
-func (f *faults) create(dir string) (file, error) {
+func (f *faults) Create(dir string) (File, error) {
 	if err := f.op("create"); err != nil {
 		return nil, err
 	}
-	h, err := f.osFiles.create(dir)
+	h, err := f.osFiles.Create(dir)
 	return faultFile{h, f}, err
 }
 
 type faultFile struct {
-	file
+	File
 	f *faults
 }
 
 func (h faultFile) WriteAt(b []byte, off int64) (int, error) {
 	if err := h.f.op("write"); err != nil {
-		n, _ := h.file.WriteAt(b[:len(b)/2], off) // as a full disk does
+		n, _ := h.File.WriteAt(b[:len(b)/2], off) // as a full disk does
 		return n, err
 	}
-	return h.file.WriteAt(b, off)
+	return h.File.WriteAt(b, off)
 }
 
 func (h faultFile) ReadAt(b []byte, off int64) (int, error) {
 	if err := h.f.op("read"); err != nil {
 		return 0, err
 	}
-	n, err := h.file.ReadAt(b, off)
+	n, err := h.File.ReadAt(b, off)
 	if h.f.read != nil {
 		h.f.read(b[:n])
 	}
 	return n, err
 }
 
-func (h faultFile) Close() error { return errors.Join(h.file.Close(), h.f.op("close")) }
+func (h faultFile) Close() error { return errors.Join(h.File.Close(), h.f.op("close")) }
 
 // scenarios use each structure so that it spills and reads back.
 var scenarios = map[string]func(s *Store) error{

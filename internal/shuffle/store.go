@@ -20,7 +20,7 @@ var ErrClosed = errors.New("shuffle: closed")
 type Store struct {
 	dir     string
 	budget  *Budget
-	files   fileSystem
+	files   FileSystem
 	hash    func(key []byte) uint64
 	tune    tuning
 	shared  segments
@@ -77,9 +77,12 @@ var defaultTuning = tuning{
 
 // NewStore returns a store whose files are created below dir, which is made when first needed. They are unlinked as soon
 // as they are open, so dir stays empty and may be removed once the store is closed.
-func NewStore(dir string, b *Budget) *Store {
+func NewStore(dir string, b *Budget) *Store { return NewStoreOn(Disk(), dir, b) }
+
+// NewStoreOn is NewStore with files of another make: of a disk that fails, in tests. That they vanish is up to them.
+func NewStoreOn(files FileSystem, dir string, b *Budget) *Store {
 	s := &Store{
-		dir: dir, budget: b, files: osFiles{}, hash: xxhash.Sum64, tune: defaultTuning,
+		dir: dir, budget: b, files: files, hash: xxhash.Sum64, tune: defaultTuning,
 		open: map[io.Closer]struct{}{},
 	}
 	s.shared.store = s
@@ -125,21 +128,26 @@ func (s *Store) remove(c io.Closer) {
 
 func (s *Store) account() account { return account{budget: s.budget, floor: s.tune.floor} }
 
-// file is what spilling needs of a file.
-type file interface {
+// File is what spilling needs of a file. Its methods may be called concurrently.
+type File interface {
 	io.ReaderAt
 	io.WriterAt
 	io.Closer
 }
 
-// fileSystem makes files that nobody else can see and that vanish when they are closed.
-type fileSystem interface {
-	create(dir string) (file, error)
+// FileSystem makes files that nobody else can see and that vanish when they are closed, or when the process ends in any
+// way. It is safe for concurrent use.
+type FileSystem interface {
+	// Create makes an empty file in a folder, and the folder if it is not there.
+	Create(dir string) (File, error)
 }
+
+// Disk is the operating system's files, which stores use unless they are told otherwise.
+func Disk() FileSystem { return osFiles{} }
 
 type osFiles struct{}
 
-func (osFiles) create(dir string) (file, error) {
+func (osFiles) Create(dir string) (File, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}

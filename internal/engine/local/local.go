@@ -21,7 +21,8 @@ import (
 	"trestle/internal/shuffle"
 )
 
-// Config is what the engine needs. All fields but Parallelism and KeyGroups are required.
+// Config is what the engine needs. Parallelism, KeyGroups, BundleBytes, Attempts and Files have defaults; all other fields
+// are required.
 type Config struct {
 	// Fn is the server that harnesses connect to, Endpoint its host:port as they reach it.
 	Fn       *fnapi.Server
@@ -34,7 +35,11 @@ type Config struct {
 	Parallelism int
 	// KeyGroups is how many slices the key space is cut into; 0 stands for DefaultKeyGroups.
 	KeyGroups int
-	Log       *slog.Logger
+	// BundleBytes and Attempts are those of the tasks: see stage.Spec.
+	BundleBytes, Attempts int
+	// Files are the files to which jobs spill; nil stands for shuffle.Disk.
+	Files shuffle.FileSystem
+	Log   *slog.Logger
 }
 
 // DefaultKeyGroups bounds a stage's parallelism, and is the number of partitions in which groups are sorted: enough to
@@ -51,6 +56,9 @@ func New(cfg Config) *Engine {
 	}
 	if cfg.KeyGroups == 0 {
 		cfg.KeyGroups = DefaultKeyGroups
+	}
+	if cfg.Files == nil {
+		cfg.Files = shuffle.Disk()
 	}
 	return &Engine{cfg: cfg}
 }
@@ -76,7 +84,7 @@ func (e *Engine) Submit(_ context.Context, j engine.Job) (engine.Run, error) {
 		done:        make(chan struct{}),
 	}
 	r.ctx, r.cancel = context.WithCancelCause(context.Background())
-	r.store = shuffle.NewStore(filepath.Join(r.dir, "spill"), e.cfg.Memory)
+	r.store = shuffle.NewStoreOn(e.cfg.Files, filepath.Join(r.dir, "spill"), e.cfg.Memory)
 	r.pool = harness.NewPool(harness.Config{
 		Server:       e.cfg.Fn,
 		Endpoint:     e.cfg.Endpoint,

@@ -76,6 +76,8 @@ func (r *run) open(s *plan.Stage) (*stageRun, error) {
 			Store:       r.store,
 			Views:       views,
 			Out:         t,
+			BundleBytes: r.cfg.BundleBytes,
+			Attempts:    r.cfg.Attempts,
 			Log:         r.log,
 		}
 		if s.Environment != "" {
