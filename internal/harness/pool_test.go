@@ -378,8 +378,9 @@ func TestProvision(t *testing.T) {
 	want := &fnpb.ProvisionInfo{
 		PipelineOptions: options, RetrievalToken: "job",
 		StatusEndpoint: here, LoggingEndpoint: here, ArtifactEndpoint: here, ControlEndpoint: here,
-		Dependencies: []*pipepb.ArtifactInformation{{TypeUrn: "t"}},
-		Metadata:     map[string]string{"job_id": "job", "job_name": "a test"},
+		Dependencies:       []*pipepb.ArtifactInformation{{TypeUrn: "t"}},
+		Metadata:           map[string]string{"job_id": "job", "job_name": "a test"},
+		RunnerCapabilities: []string{urn.RunnerControlResponseElements},
 	}
 	got := (&worker{pool: p, environment: "py"}).provision()
 	if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
