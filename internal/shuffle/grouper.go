@@ -304,10 +304,14 @@ func (g *Grouper) spill(p *partition) error {
 		return err
 	}
 	w := g.newRunWriter()
-	for i := range index {
-		if err := w.add(p.record(index[i])); err != nil {
-			return err
+	for len(index) > 0 {
+		n := p.sortTies(index)
+		for _, e := range index[:n] {
+			if err := w.add(p.record(e)); err != nil {
+				return err
+			}
 		}
+		index = index[n:]
 	}
 	if err := g.endRun(p, &w); err != nil {
 		return err

@@ -64,7 +64,8 @@ type source struct {
 
 	// What a partition has in memory.
 	part  *partition
-	index []indexEntry
+	index []indexEntry // what is to come
+	ready int          // how many of them are in their final order
 
 	// A run.
 	g      *Grouper
@@ -79,9 +80,12 @@ func (s *source) prefix() []byte { return s.entry[:s.n] }
 func (s *source) next() error {
 	if s.part != nil {
 		if s.ok = len(s.index) > 0; s.ok {
+			if s.ready == 0 {
+				s.ready = s.part.sortTies(s.index)
+			}
 			s.order, s.entry = s.index[0].order, s.part.record(s.index[0])
 			s.n = len(prefixOf(s.entry))
-			s.index = s.index[1:]
+			s.index, s.ready = s.index[1:], s.ready-1
 		}
 		return nil
 	}
@@ -103,14 +107,14 @@ func (s *source) next() error {
 // hash nor prefix has to be found out.
 func (s *source) nextIn(prefix []byte) (bool, error) {
 	if s.part != nil {
-		if len(s.index) == 0 || s.index[0].order != s.order {
+		if s.ready == 0 || s.index[0].order != s.order {
 			return false, nil
 		}
 		entry := s.part.record(s.index[0])
 		if len(entry) < len(prefix) || string(entry[:len(prefix)]) != string(prefix) {
 			return false, nil
 		}
-		s.entry, s.index = entry, s.index[1:]
+		s.entry, s.index, s.ready = entry, s.index[1:], s.ready-1
 		return true, nil
 	}
 	if more, err := s.fill(); !more {

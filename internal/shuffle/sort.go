@@ -30,8 +30,8 @@ const (
 	radixFrom = 1024
 )
 
-// sort returns the partition's records by (order, key, window) and then by arrival, without moving them. The result is
-// valid until the next call.
+// sort returns the partition's records by order, without moving them; those that are equal in the bits that radix looks at
+// are still to be sorted by sortTies, as they are come to. The result is valid until the next call.
 func (s *sorter) sort(p *partition, hash func([]byte) uint64) ([]indexEntry, error) {
 	if cap(s.index) < p.records {
 		s.index = make([]indexEntry, 0, p.records)
@@ -54,7 +54,6 @@ func (s *sorter) sort(p *partition, hash func([]byte) uint64) ([]indexEntry, err
 		return index, nil
 	}
 	s.radix()
-	p.sortTies(s.index)
 	return s.index, nil
 }
 
@@ -84,27 +83,27 @@ func (s *sorter) radix() {
 	s.index, s.spare = from, to
 }
 
-// sortTies sorts what is equal in the bits that radix looked at. Mostly that is one key in one window, which is seen
-// without sorting.
-func (p *partition) sortTies(index []indexEntry) {
+// sortTies sorts the records at the start of an index that are equal in the bits that radix looked at, by (order, key,
+// window) and then by arrival, and returns how many they are. Mostly that is one key in one window, which is seen without
+// sorting. It is done just before they are used, because it brings them into the cache: records are all over the
+// partition's memory, and the processor can wait for many of them at once here.
+func (p *partition) sortTies(index []indexEntry) int {
 	const low = 64 - radixBits*radixPasses
-	for i := 0; i < len(index); {
-		j, mixed := i+1, false
-		for ; j < len(index) && index[j].order>>low == index[i].order>>low; j++ {
-			mixed = mixed || index[j].order != index[i].order
-		}
-		if !mixed && j > i+1 {
-			first := p.record(index[i])
-			n := skipPrefixed(first, skipPrefixed(first, 0))
-			for k := i + 1; k < j && !mixed; k++ {
-				mixed = !bytes.HasPrefix(p.record(index[k]), first[:n])
-			}
-		}
-		if mixed {
-			slices.SortFunc(index[i:j], p.compare)
-		}
-		i = j
+	n, mixed := 1, false
+	for ; n < len(index) && index[n].order>>low == index[0].order>>low; n++ {
+		mixed = mixed || index[n].order != index[0].order
 	}
+	if !mixed && n > 1 {
+		first := p.record(index[0])
+		size := skipPrefixed(first, skipPrefixed(first, 0))
+		for k := 1; k < n && !mixed; k++ {
+			mixed = !bytes.HasPrefix(p.record(index[k]), first[:size])
+		}
+	}
+	if mixed {
+		slices.SortFunc(index[:n], p.compare)
+	}
+	return n
 }
 
 func (p *partition) compare(a, b indexEntry) int {
