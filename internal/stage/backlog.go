@@ -18,7 +18,8 @@ type backlog struct {
 	spool  *shuffle.Spool // nil before it is needed
 	blocks int            // in the spool
 	in     []byte         // what was put last
-	out    []byte         // what is taken next
+	out    []byte         // what is taken next, from next on
+	next   int
 }
 
 // put appends a value, which it copies.
@@ -41,22 +42,23 @@ func (b *backlog) put(ctx context.Context, timestamp int64, value []byte) error 
 
 // take returns the first value, of which there must be one. It is valid until the next call of take.
 func (b *backlog) take(ctx context.Context) (value []byte, timestamp int64, err error) {
-	switch {
-	case len(b.out) > 0:
-	case b.blocks > 0:
-		if b.out, err = b.spool.Get(ctx); err != nil {
-			return nil, 0, fmt.Errorf("read values whose window is known: %w", err)
+	if b.next == len(b.out) {
+		b.next = 0
+		if b.blocks > 0 {
+			if b.out, err = b.spool.Get(ctx); err != nil {
+				return nil, 0, fmt.Errorf("read values whose window is known: %w", err)
+			}
+			b.blocks--
+		} else {
+			b.out, b.in = b.in, b.out[:0]
 		}
-		b.blocks--
-	default:
-		b.out, b.in = b.in, b.out
 	}
-	timestamp = coder.Timestamp(b.out)
-	size, n := binary.Uvarint(b.out[coder.TimestampSize:])
-	start := coder.TimestampSize + n
-	end := start + int(size)
-	value, b.out = b.out[start:end], b.out[end:]
-	return value, timestamp, nil
+	timestamp = coder.Timestamp(b.out[b.next:])
+	start := b.next + coder.TimestampSize
+	size, n := binary.Uvarint(b.out[start:])
+	start += n
+	b.next = start + int(size)
+	return b.out[start:b.next], timestamp, nil
 }
 
 func (b *backlog) close() error {

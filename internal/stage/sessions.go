@@ -25,10 +25,11 @@ type sessions struct {
 	values *backlog
 
 	key    []byte
-	opened []session // in the order of their ends; their values are the backlog
-	closed int       // how many of these are complete
-	at     bool      // in stands at a group that is not taken yet
-	ended  bool      // in has no more groups
+	opened []session // from first on, in the order of their ends; their values are the backlog
+	first  int
+	closed int  // how many of these are complete
+	at     bool // in stands at a group that is not taken yet
+	ended  bool // in has no more groups
 
 	window []byte // of the group at hand
 	left   int64  // values of it
@@ -52,11 +53,11 @@ func (s *sessions) Next() (bool, error) {
 			return false, err
 		}
 	}
-	first := s.opened[0]
-	s.opened = s.opened[1:]
+	next := s.opened[s.first]
+	s.first++
 	s.closed--
-	s.window = window.AppendInterval(s.window[:0], first.Interval)
-	s.left = first.values
+	s.window = window.AppendInterval(s.window[:0], next.Interval)
+	s.left = next.values
 	return true, nil
 }
 
@@ -86,8 +87,9 @@ func (s *sessions) gather() error {
 			}
 			s.at, s.ended = more, !more
 		}
-		if s.ended || len(s.opened) > 0 && !bytes.Equal(s.key, s.in.Key()) {
-			s.closed = len(s.opened)
+		open := s.opened[s.first:]
+		if s.ended || len(open) > 0 && !bytes.Equal(s.key, s.in.Key()) {
+			s.closed = len(open)
 			return nil
 		}
 		s.key = append(s.key[:0], s.in.Key()...)
@@ -95,7 +97,7 @@ func (s *sessions) gather() error {
 		if err != nil {
 			return fmt.Errorf("window to be merged: %w", err)
 		}
-		for s.closed < len(s.opened) && uint64(w.End)-uint64(s.opened[s.closed].End) >= s.span {
+		for s.closed < len(open) && uint64(w.End)-uint64(open[s.closed].End) >= s.span {
 			s.closed++
 		}
 		if s.closed > 0 {
@@ -124,7 +126,7 @@ func (s *sessions) take(w window.Interval) error {
 		}
 		merged.values++
 	}
-	for len(s.opened) > 0 {
+	for len(s.opened) > s.first {
 		last := s.opened[len(s.opened)-1]
 		if merged.Start >= last.End && merged.Interval != last.Interval {
 			break
@@ -132,6 +134,10 @@ func (s *sessions) take(w window.Interval) error {
 		merged.Start = min(merged.Start, last.Start)
 		merged.values += last.values
 		s.opened = s.opened[:len(s.opened)-1]
+	}
+	if s.first > len(s.opened)/2 {
+		s.opened = append(s.opened[:0], s.opened[s.first:]...)
+		s.first = 0
 	}
 	s.opened = append(s.opened, merged)
 	return nil

@@ -135,7 +135,8 @@ func divide(sent [][]byte, r *fnpb.ProcessBundleSplitResponse, source string) (k
 		return nil, nil, nil // nothing to give
 	}
 	c := r.GetChannelSplits()[0]
-	if len(r.GetChannelSplits()) > 1 || c.GetTransformId() != source {
+	// Java's harness names no transform: its bundles have the one input.
+	if len(r.GetChannelSplits()) > 1 || c.GetTransformId() != source && c.GetTransformId() != "" {
 		return nil, nil, fmt.Errorf("the SDK split inputs that the stage does not have: %v", r.GetChannelSplits())
 	}
 	last, first := c.GetLastPrimaryElement(), c.GetFirstResidualElement()

@@ -148,6 +148,7 @@ func splitBetweenElements(t *testing.T, open Open) {
 
 func splitWithinElement(t *testing.T, open Open) {
 	answer := channelSplit(0, 2)
+	answer.ChannelSplits[0].TransformId = "" // as Java's harness answers
 	answer.PrimaryRoots = []*fnpb.BundleApplication{{TransformId: "work", Element: sized("b", 3)}}
 	answer.ResidualRoots = []*fnpb.DelayedBundleApplication{{Application: &fnpb.BundleApplication{TransformId: "work", Element: sized("b", 5)}}}
 	s := startSplit(t, open, answer)
