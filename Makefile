@@ -92,10 +92,10 @@ validates validates-quick: build $(suites)
 # another, the cheap ones first, so that a failure shows early and its output stands alone. All are tried (-k).
 test:
 	@$(MAKE) --no-print-directory -j 3 setup
-	@$(MAKE) --no-print-directory -k -j 1 build vet lint unit race fuzz wordcount \
+	@$(MAKE) --no-print-directory -k -j 1 build vet lint unit race fuzz validates-quick wordcount \
 	  SDK='python go java typescript' ENVIRONMENT='loopback process run'
 
-setup: $(lint) $(text) $(python) $(go) $(java) $(typescript)
+setup: $(lint) $(text) $(python) $(go) $(java) $(typescript) $(suites)
 
 vet:
 	go vet ./...

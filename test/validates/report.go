@@ -169,7 +169,7 @@ func writeReport(path, versions string, verdicts []verdict, at time.Time) error 
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	return os.WriteFile(path, b.Bytes(), 0o600)
+	return os.WriteFile(path, b.Bytes(), 0o644)
 }
 
 func markdownTable(b *bytes.Buffer, rows [][]string) {
