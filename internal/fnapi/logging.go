@@ -1,6 +1,8 @@
 package fnapi
 
 import (
+	"time"
+
 	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
 )
 
@@ -33,7 +35,19 @@ func (l *logging) Logging(stream fnpb.BeamFnLogging_LoggingServer) error {
 	}()
 	select {
 	case <-broken:
+		return nil
 	case <-s.ctx.Done():
+	}
+	// The harness ends with its control stream, and closes this one when it has said its last word.
+	grace := time.NewTimer(lastWords)
+	defer grace.Stop()
+	select {
+	case <-broken:
+	case <-grace.C:
+	case <-s.server.closing:
 	}
 	return nil
 }
+
+// lastWords is how long a harness may go on logging when its session has ended.
+const lastWords = 2 * time.Second

@@ -24,6 +24,8 @@ type Server struct {
 	log  *slog.Logger
 	next atomic.Int64 // numbers instructions
 
+	closing chan struct{} // closed by Close
+
 	mu       sync.Mutex
 	sessions map[string]*Session
 	closed   bool
@@ -31,7 +33,7 @@ type Server struct {
 
 // NewServer makes a server that expects nobody yet.
 func NewServer(log *slog.Logger) *Server {
-	return &Server{log: log, sessions: map[string]*Session{}}
+	return &Server{log: log, closing: make(chan struct{}), sessions: map[string]*Session{}}
 }
 
 // Register adds the Fn API's services to a gRPC server. That server must have been made with [ServerOptions].
@@ -84,7 +86,10 @@ func (s *Server) Expect(w Worker) (*Session, error) {
 // Close closes every session with ErrClosed; Expect answers ErrClosed from then on.
 func (s *Server) Close() {
 	s.mu.Lock()
-	s.closed = true
+	if !s.closed {
+		s.closed = true
+		close(s.closing)
+	}
 	open := make([]*Session, 0, len(s.sessions))
 	for _, session := range s.sessions {
 		open = append(open, session)

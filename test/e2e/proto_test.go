@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -13,6 +14,9 @@ import (
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/runners/universal/extworker"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/testing/passert"
 
+	"google.golang.org/protobuf/proto"
+
+	"trestle/internal/beam/urn"
 	"trestle/internal/server"
 )
 
@@ -27,25 +31,7 @@ func TestEmptyFlatten(t *testing.T) {
 	passert.Equals(scope, beam.ParDo(scope, withSide, beam.Create(scope, 5), beam.SideInput{Input: none}), 5)
 	passert.Empty(scope, beam.ParDo(scope, sumValues, beam.GroupByKey(scope, beam.ParDo(scope, modThree, none))))
 
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	workers, err := extworker.StartLoopback(ctx, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = workers.Stop(ctx) }()
-	edges, _, err := p.Build()
-	if err != nil {
-		t.Fatal(err)
-	}
-	environment, err := graphx.CreateEnvironment(ctx, "beam:env:external:v1", workers.EnvironmentConfig)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pipeline, err := graphx.Marshal(edges, &graphx.Options{Environment: environment})
-	if err != nil {
-		t.Fatal(err)
-	}
+	pipeline := portable(t, p)
 	var changed int
 	for _, tr := range pipeline.GetComponents().GetTransforms() {
 		if tr.GetUniqueName() == "e2e.never" || tr.GetUniqueName() == "trestle/test/e2e.never" {
@@ -61,7 +47,7 @@ func TestEmptyFlatten(t *testing.T) {
 		}
 		t.Fatalf("%d transforms were changed", changed)
 	}
-	if state := runPipeline(ctx, t, s, pipeline); state != jobpb.JobState_DONE {
+	if state := runPipeline(t, s, pipeline); state != jobpb.JobState_DONE {
 		t.Errorf("the job ended as %v", state)
 	}
 }
@@ -70,9 +56,72 @@ func init() { register.Function2x0(never) }
 
 func never(_ []byte, _ func(int)) {}
 
-// runPipeline submits a pipeline proto that has nothing to stage, and answers with the state in which its job ends.
-func runPipeline(ctx context.Context, t *testing.T, s *server.Server, p *pipepb.Pipeline) jobpb.JobState_Enum {
+// portable makes a pipeline's proto, for harnesses in this process, so that a test can change what the SDK would not.
+func portable(t *testing.T, p *beam.Pipeline) *pipepb.Pipeline {
 	t.Helper()
+	ctx := context.WithoutCancel(t.Context())
+	workers, err := extworker.StartLoopback(ctx, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := workers.Stop(ctx); err != nil {
+			t.Errorf("stop the workers: %v", err)
+		}
+	})
+	edges, _, err := p.Build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	environment, err := graphx.CreateEnvironment(ctx, urn.EnvExternal, workers.EnvironmentConfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pipeline, err := graphx.Marshal(edges, &graphx.Options{Environment: environment})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pipeline
+}
+
+// TestTwoEnvironments: stages of one pipeline run in harnesses of different environments, before and after a GroupByKey,
+// and with a side input from the other.
+func TestTwoEnvironments(t *testing.T) {
+	s := start(t, server.Config{})
+	p, scope := beam.NewPipelineWithRoot()
+	in := beam.CreateList(scope, numbers(30))
+	passert.Equals(scope, beam.ParDo(scope, sumValues, beam.GroupByKey(scope, beam.ParDo(scope, modThree, in))),
+		"0:135/10", "1:145/10", "2:155/10")
+	passert.Equals(scope, beam.ParDo(scope, withSide, beam.Create(scope, 1), beam.SideInput{Input: in}), 436)
+	pipeline := portable(t, p)
+	components := pipeline.GetComponents()
+	for id, env := range components.GetEnvironments() {
+		other := proto.CloneOf(env)
+		other.ResourceHints = map[string][]byte{urn.HintMinRAM: []byte("1000")}
+		components.Environments["other"] = other
+		moved := 0
+		for _, tr := range components.GetTransforms() {
+			if name := tr.GetUniqueName(); tr.GetEnvironmentId() == id &&
+				(strings.HasSuffix(name, "e2e.modThree") || strings.HasSuffix(name, "e2e.withSide")) {
+				tr.EnvironmentId = "other"
+				moved++
+			}
+		}
+		if moved != 2 {
+			t.Fatalf("%d transforms were moved", moved)
+		}
+		break
+	}
+	if state := runPipeline(t, s, pipeline); state != jobpb.JobState_DONE {
+		t.Errorf("the job ended as %v", state)
+	}
+}
+
+// runPipeline submits a pipeline proto that has nothing to stage, and answers with the state in which its job ends.
+func runPipeline(t *testing.T, s *server.Server, p *pipepb.Pipeline) jobpb.JobState_Enum {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
 	client := jobs(t, s)
 	for _, env := range p.GetComponents().GetEnvironments() {
 		env.Dependencies = nil
