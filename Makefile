@@ -58,7 +58,7 @@ prism := build/bench/prism-$(beam_go)
 
 help:
 	@sed -n '1,/^$$/s/^# \?//p' Makefile
-	@echo 'make vet, lint, unit, race, fuzz: parts of make test; make setup: all that they need; make clean: start afresh'
+	@echo 'make vet, lint, unit, race, fuzz, validates-quick: parts of make test; make setup: all that they need; make clean: start afresh'
 
 build:
 	CGO_ENABLED=0 go build -ldflags '-s -w -X trestle/internal/cli.Version=$(VERSION)' -o bin/trestle ./cmd/trestle
