@@ -54,6 +54,9 @@ func inputText(in Input) string {
 		fmt.Fprintf(&b, "elements %s", in.PCollection)
 	}
 	b.WriteString(fromText(in.From))
+	if in.Merging != "" {
+		fmt.Fprintf(&b, ", windows merged by %s", in.Merging)
+	}
 	if in.Splittable {
 		b.WriteString(", splittable")
 	}

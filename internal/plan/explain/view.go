@@ -6,6 +6,8 @@ import (
 	"io"
 	"strings"
 
+	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
+
 	"trestle/internal/plan"
 )
 
@@ -44,6 +46,9 @@ type Input struct {
 	PCollection string `json:"pcollection"`
 	// GroupByKey is the name of the transform that groups, for groups.
 	GroupByKey string `json:"group_by_key,omitempty"`
+	// Merging tells what merges the windows of groups, where they merge: "runner" for sessions, or the id of the
+	// environment that is asked.
+	Merging string `json:"merging,omitempty"`
 	// Splittable tells that elements may be split while they are processed.
 	Splittable bool `json:"splittable,omitempty"`
 	// Coder is the coder of the elements as the harness gets them, written out.
@@ -123,8 +128,14 @@ func (v viewer) stage(s *plan.Stage) Stage {
 		Kind: inputKinds[s.Input.Kind], PCollection: s.Input.PCollection, Splittable: s.Input.Splittable,
 		Coder: v.coder(s.Input.Coder), From: v.from(s.Input.Exchanges),
 	}
-	if s.Input.Group != nil {
-		out.Input.GroupByKey = v.name(s.Input.Group.Transform)
+	if g := s.Input.Group; g != nil {
+		out.Input.GroupByKey = v.name(g.Transform)
+		switch {
+		case g.Merging != nil:
+			out.Input.Merging = g.Merging.Environment
+		case g.Windowing.GetMergeStatus() == pipepb.MergeStatus_NEEDS_MERGE:
+			out.Input.Merging = "runner"
+		}
 	}
 	for _, si := range s.SideInputs {
 		out.SideInputs = append(out.SideInputs, SideInput{

@@ -23,6 +23,7 @@ env other
 window fixed fn=fixed
 window early fn=fixed time=earliest
 window late fn=fixed time=latest
+window custom fn=my:windows merge=needs env=sdk time=earliest
 window sessions fn=sessions
 impulse start() > I
 pardo source(I) > in:kv(string,string)@WINDOW env=other

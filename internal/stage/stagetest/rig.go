@@ -24,6 +24,8 @@ type setup struct {
 	pipeline string
 	// script is what the harness does with the stage's bundles; nil when the stage has no environment.
 	script sdk.Script
+	// merge is what the same harness does when it is asked to merge windows; nil when it is not.
+	merge sdk.Script
 	// memory is the budget for shuffles; 0 stands for plenty.
 	memory      int64
 	bundleBytes int
@@ -84,7 +86,7 @@ func start(t *testing.T, open Open, s setup) *rig {
 		t.Fatal(err)
 	}
 	if s.script != nil {
-		r.connect(s.script)
+		r.connect(map[string]sdk.Script{"work": s.script, "merge-windows": s.merge})
 	}
 	t.Cleanup(r.end)
 	for range r.spec.Parallelism {
@@ -119,7 +121,7 @@ func (r *rig) find(transform string) *plan.Stage {
 }
 
 // connect starts a Fn API server, and a harness whenever the task asks for one and none is there.
-func (r *rig) connect(script sdk.Script) {
+func (r *rig) connect(scripts map[string]sdk.Script) {
 	pair, err := sdk.NewPair()
 	if err != nil {
 		r.t.Fatal(err)
@@ -137,11 +139,14 @@ func (r *rig) connect(script sdk.Script) {
 		if r.session != nil && r.session.Err() == nil {
 			return r.session, nil
 		}
-		session, harness, err := pair.Connect(ctx, map[string]sdk.Script{"work": script})
+		session, harness, err := pair.Connect(ctx, scripts)
 		if err == nil {
 			r.session, r.harnesses = session, append(r.harnesses, harness)
 		}
 		return session, err
+	}
+	if scripts["merge-windows"] != nil {
+		r.spec.MergeHarness = r.spec.Harness
 	}
 	if _, err := r.spec.Harness(r.ctx); err != nil {
 		r.t.Fatal(err)

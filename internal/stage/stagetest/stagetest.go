@@ -31,6 +31,7 @@ func Run(t *testing.T, open Open) {
 	}{
 		{"input", inputCases},
 		{"groups", groupCases},
+		{"merging", mergingCases},
 		{"outputs", outputCases},
 		{"side inputs", sideInputCases},
 		{"bundles", bundleCases},
