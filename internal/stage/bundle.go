@@ -39,8 +39,8 @@ type bundles struct {
 	tries      tries
 	residuals  []residual // work that the harness gave back
 
-	splitting sync.Mutex
-	offered   *splittable // the bundle that may be split, if any
+	asking  sync.Mutex
+	offered *offered // the bundle that others may ask, if any
 }
 
 // residual is a part of an element that a bundle did not do.

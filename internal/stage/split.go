@@ -36,28 +36,27 @@ func (t *task) Split(ctx context.Context) ([][]byte, error) {
 	return records, nil
 }
 
-// splittable is the bundle under way as far as a split has to know it: from when all of its input has been sent until the
-// harness has answered. It is guarded by bundles.splitting.
-type splittable struct {
+// offered is the bundle under way as far as others than the task may ask it: from when all of its input has been sent
+// until the harness has answered. It is guarded by bundles.asking.
+type offered struct {
 	bundle *fnapi.Bundle
-	coder  *coder.Windowed
+	coder  *coder.Windowed // of the input, if that can be split
 }
 
-// offer makes the bundle under way splittable, until the function that it returns is called.
+// offer lets the bundle under way be asked, until the function that it returns is called.
 func (b *bundles) offer() (withdraw func(), err error) {
-	if !b.spec.Stage.Input.Splittable {
-		return func() {}, nil
+	var w *coder.Windowed
+	if b.spec.Stage.Input.Splittable {
+		if w, err = coder.CompileWindowed(b.spec.coders(), b.spec.Stage.Input.Coder); err != nil {
+			return nil, asOwn(err)
+		}
 	}
-	w, err := coder.CompileWindowed(b.spec.coders(), b.spec.Stage.Input.Coder)
-	if err != nil {
-		return nil, asOwn(err)
-	}
-	b.splitting.Lock()
-	defer b.splitting.Unlock()
-	b.offered = &splittable{bundle: b.open, coder: w}
+	b.asking.Lock()
+	defer b.asking.Unlock()
+	b.offered = &offered{bundle: b.open, coder: w}
 	return func() {
-		b.splitting.Lock()
-		defer b.splitting.Unlock()
+		b.asking.Lock()
+		defer b.asking.Unlock()
 		b.offered = nil
 	}, nil
 }
@@ -67,9 +66,9 @@ const half = 0.5
 
 // split splits the bundle on offer. Its input, which another attempt would process, becomes what was left to it.
 func (b *bundles) split(ctx context.Context) ([][]byte, error) {
-	b.splitting.Lock()
-	defer b.splitting.Unlock()
-	if b.offered == nil {
+	b.asking.Lock()
+	defer b.asking.Unlock()
+	if b.offered == nil || b.offered.coder == nil {
 		return nil, nil
 	}
 	sent, err := b.sentRecords(b.offered.coder)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -39,8 +40,8 @@ func failOnSeven(x int) (int, error) {
 	return x, nil
 }
 
-// messages reads all of the last job's messages.
-func messages(t *testing.T, s *server.Server) (errs []string, states []jobpb.JobState_Enum) {
+// history reads everything that the last job's event log says.
+func history(t *testing.T, s *server.Server) []*jobpb.JobMessagesResponse {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
@@ -50,11 +51,23 @@ func messages(t *testing.T, s *server.Server) (errs []string, states []jobpb.Job
 		t.Fatalf("jobs: %v, %v", list, err)
 	}
 	stream, err := client.GetMessageStream(ctx, &jobpb.JobMessagesRequest{JobId: list.GetJobInfo()[0].GetJobId()})
+	var all []*jobpb.JobMessagesResponse
 	for err == nil {
 		var r *jobpb.JobMessagesResponse
-		if r, err = stream.Recv(); err != nil {
-			break
+		if r, err = stream.Recv(); err == nil {
+			all = append(all, r)
 		}
+	}
+	if !errors.Is(err, io.EOF) {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// messages are the last job's errors and states.
+func messages(t *testing.T, s *server.Server) (errs []string, states []jobpb.JobState_Enum) {
+	t.Helper()
+	for _, r := range history(t, s) {
 		if m := r.GetMessageResponse(); m.GetImportance() == jobpb.JobMessage_JOB_MESSAGE_ERROR {
 			errs = append(errs, m.GetMessageText())
 		}
@@ -63,6 +76,17 @@ func messages(t *testing.T, s *server.Server) (errs []string, states []jobpb.Job
 		}
 	}
 	return errs, states
+}
+
+// details are the last job's messages of importance DETAILED.
+func details(t *testing.T, s *server.Server) (texts []string) {
+	t.Helper()
+	for _, r := range history(t, s) {
+		if m := r.GetMessageResponse(); m.GetImportance() == jobpb.JobMessage_JOB_MESSAGE_DETAILED {
+			texts = append(texts, m.GetMessageText())
+		}
+	}
+	return texts
 }
 
 func jobs(t *testing.T, s *server.Server) jobpb.JobServiceClient {

@@ -4,6 +4,9 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -161,5 +164,27 @@ func TestSplit(t *testing.T) {
 	defer together.Unlock()
 	if together.most < 2 {
 		t.Errorf("at most %d parts were processed side by side", together.most)
+	}
+}
+
+// TestProgress: a job that runs for a while says how far it is. (The Go SDK does not report on restrictions under way: they
+// count when they are done.)
+func TestProgress(t *testing.T) {
+	s := start(t, server.Config{Parallelism: 1})
+	mustRun(t, s, func(s beam.Scope) { beam.ParDo(s, &slowRange{}, beam.Create(s, 6000)) })
+	said := regexp.MustCompile(`^([0-9]+) % done$`)
+	var fractions []int
+	for _, text := range details(t, s) {
+		if m := said.FindStringSubmatch(text); m != nil {
+			n, err := strconv.Atoi(m[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			fractions = append(fractions, n)
+		}
+	}
+	// The work is the last stage's: the others are done within the first moments.
+	if len(fractions) == 0 || !slices.IsSorted(fractions) || fractions[0] < 50 || fractions[len(fractions)-1] > 99 {
+		t.Errorf("progress %v", fractions)
 	}
 }

@@ -19,8 +19,16 @@ type input struct {
 	ended   chan struct{}
 
 	mu          sync.Mutex
-	outstanding int                   // senders, and blocks that count
-	attempts    map[stage.Attempt]int // how many blocks an open attempt has sent
+	senders     int // those that have not ended
+	outstanding int // they, and blocks that count
+	attempts    map[stage.Attempt]sent
+	bytes, done int64 // of the queue: what came, and what has been processed
+}
+
+// sent is what an open attempt has put into a queue.
+type sent struct {
+	blocks int
+	bytes  int64
 }
 
 // newInput makes an input of so many senders. It takes over the queue.
@@ -29,8 +37,9 @@ func newInput(senders int, queue *shuffle.Spool, counted bool) *input {
 		queue:       queue,
 		counted:     counted,
 		ended:       make(chan struct{}),
+		senders:     senders,
 		outstanding: senders,
-		attempts:    map[stage.Attempt]int{},
+		attempts:    map[stage.Attempt]sent{},
 	}
 	if senders == 0 {
 		in.end()
@@ -40,41 +49,69 @@ func newInput(senders int, queue *shuffle.Spool, counted bool) *input {
 
 // put queues a block of an attempt; attempt 0 is settled.
 func (in *input) put(ctx context.Context, attempt stage.Attempt, block []byte) error {
+	in.mu.Lock()
+	in.bytes += int64(len(block))
 	if in.counted {
-		in.mu.Lock()
 		in.outstanding++
-		if attempt != 0 {
-			in.attempts[attempt]++
-		}
-		in.mu.Unlock()
 	}
+	if attempt != 0 {
+		was := in.attempts[attempt]
+		in.attempts[attempt] = sent{was.blocks + 1, was.bytes + int64(len(block))}
+	}
+	in.mu.Unlock()
 	return in.queue.Put(ctx, attempt, block)
 }
 
 // Settle keeps or drops what an attempt has put into the queue.
 func (in *input) Settle(_ context.Context, attempt stage.Attempt, keep bool) error {
 	in.mu.Lock()
-	sent := in.attempts[attempt]
+	was := in.attempts[attempt]
 	delete(in.attempts, attempt)
+	if !keep {
+		in.bytes -= was.bytes
+	}
 	in.mu.Unlock()
 	err := in.queue.Settle(attempt, keep)
-	if !keep {
-		in.done(sent)
+	if !keep && in.counted {
+		in.release(was.blocks)
 	}
 	return err
 }
 
 // processed says that a block from the queue has been processed.
-func (in *input) processed() {
+func (in *input) processed(bytes int) {
+	in.mu.Lock()
+	in.done += int64(bytes)
+	in.mu.Unlock()
 	if in.counted {
-		in.done(1)
+		in.release(1)
 	}
 }
 
-// senderEnded says that one sender will send no more.
-func (in *input) senderEnded() { in.done(1) }
+// sizes are the bytes that came through the queue so far, and those that have been processed.
+func (in *input) sizes() (bytes, done int64) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.bytes, in.done
+}
 
-func (in *input) done(n int) {
+// senderEnded says that one sender will send no more.
+func (in *input) senderEnded() {
+	in.mu.Lock()
+	in.senders--
+	in.mu.Unlock()
+	in.release(1)
+}
+
+// complete tells whether all senders have ended.
+func (in *input) complete() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.senders == 0
+}
+
+// release takes back so many of what is outstanding; nothing outstanding is the end.
+func (in *input) release(n int) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if n == 0 {

@@ -102,6 +102,12 @@ func (r *run) execute() error {
 	context.AfterFunc(ctx, func() {
 		_ = r.closePool() // release waits for it, and tells what it says
 	})
+	telling := make(chan struct{})
+	go func() {
+		defer close(telling)
+		r.tellProgress(ctx)
+	}()
+	defer func() { <-telling }()
 	for _, s := range r.stages {
 		if s.plan.Input.Splittable && len(s.tasks) > 1 {
 			group.Go(func() error { return s.share(ctx) })

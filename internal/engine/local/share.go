@@ -47,7 +47,7 @@ func (s *stageRun) splitOnce(ctx context.Context) (given bool, err error) {
 	var idle int
 	var busy []stage.Splitter
 	for _, t := range s.tasks {
-		if !t.busy.Load() {
+		if t.busy.Load() == 0 {
 			idle++
 		} else if splitter, ok := t.task.(stage.Splitter); ok {
 			busy = append(busy, splitter)

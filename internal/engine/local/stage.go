@@ -34,7 +34,7 @@ type taskRun struct {
 	stage *stageRun
 	index int
 	task  stage.Task
-	busy  atomic.Bool // it has a block of the main queue to process
+	busy  atomic.Int64 // the size of the block that it is processing; 0 when it is idle
 
 	mu      sync.Mutex // outputs come from any goroutine of the task
 	attempt stage.Attempt
@@ -166,13 +166,13 @@ func (t *taskRun) drain(ctx context.Context, in *input, number int) error {
 		if err != nil {
 			return fmt.Errorf("stage %q: input: %w", t.stage.plan.Name, err)
 		}
-		t.busy.Store(true)
+		t.busy.Store(int64(len(block)))
 		err = t.task.Process(ctx, stage.Delivery{Input: number}, block)
-		t.busy.Store(false)
+		t.busy.Store(0)
 		if err != nil {
 			return err
 		}
-		in.processed()
+		in.processed(len(block))
 	}
 }
 

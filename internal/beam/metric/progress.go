@@ -1,0 +1,36 @@
+package metric
+
+import (
+	"fmt"
+
+	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
+
+	"trestle/internal/beam/urn"
+)
+
+// Progress is the fraction, from 0 to 1, of a bundle's known work that is done, as its splittable DoFns report it
+// (beam:metric:ptransform_progress in metrics.proto); ok is false when none reports.
+func Progress(infos []*pipepb.MonitoringInfo) (fraction float64, ok bool, err error) {
+	var completed, remaining float64
+	for _, info := range infos {
+		var to *float64
+		switch info.GetUrn() {
+		case urn.MetricWorkCompleted:
+			to = &completed
+		case urn.MetricWorkRemaining:
+			to = &remaining
+		default:
+			continue
+		}
+		r := reader{b: info.GetPayload()}
+		r.iterable(func() { *to += r.double() })
+		if err := r.end(); err != nil {
+			return 0, false, fmt.Errorf("%s: %w", info.GetUrn(), err)
+		}
+	}
+	// Written so that NaN and infinities, which come from outside, are no progress.
+	if all := completed + remaining; all > 0 && completed >= 0 && completed <= all {
+		return completed / all, true, nil
+	}
+	return 0, false, nil
+}

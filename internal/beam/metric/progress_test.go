@@ -1,0 +1,43 @@
+package metric
+
+import (
+	"math"
+	"testing"
+
+	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
+
+	"trestle/internal/beam/urn"
+)
+
+func work(u string, values ...float64) *pipepb.MonitoringInfo {
+	payload := newIterable(len(values))
+	for _, v := range values {
+		payload = appendDouble(payload, v)
+	}
+	return &pipepb.MonitoringInfo{Urn: u, Type: urn.MetricTypeProgress, Payload: payload}
+}
+
+func TestProgress(t *testing.T) {
+	for name, c := range map[string]struct {
+		infos []*pipepb.MonitoringInfo
+		want  float64
+		ok    bool
+	}{
+		"none":         {nil, 0, false},
+		"others":       {[]*pipepb.MonitoringInfo{{Urn: urn.MetricElementCount, Payload: []byte{3}}}, 0, false},
+		"one":          {[]*pipepb.MonitoringInfo{work(urn.MetricWorkCompleted, 3), work(urn.MetricWorkRemaining, 1)}, 0.75, true},
+		"several":      {[]*pipepb.MonitoringInfo{work(urn.MetricWorkCompleted, 1, 2), work(urn.MetricWorkRemaining, 3), work(urn.MetricWorkRemaining, 6)}, 0.25, true},
+		"only begun":   {[]*pipepb.MonitoringInfo{work(urn.MetricWorkCompleted), work(urn.MetricWorkRemaining, 5)}, 0, true},
+		"not a number": {[]*pipepb.MonitoringInfo{work(urn.MetricWorkCompleted, math.NaN()), work(urn.MetricWorkRemaining, 5)}, 0, false},
+		"infinite":     {[]*pipepb.MonitoringInfo{work(urn.MetricWorkCompleted, 1), work(urn.MetricWorkRemaining, math.Inf(1))}, 0, true},
+		"negative":     {[]*pipepb.MonitoringInfo{work(urn.MetricWorkCompleted, -1), work(urn.MetricWorkRemaining, 5)}, 0, false},
+	} {
+		got, ok, err := Progress(c.infos)
+		if got != c.want || ok != c.ok || err != nil {
+			t.Errorf("%s: %v, %v, %v", name, got, ok, err)
+		}
+	}
+	if _, _, err := Progress([]*pipepb.MonitoringInfo{{Urn: urn.MetricWorkCompleted, Payload: []byte{0, 0, 0, 2, 1}}}); err == nil {
+		t.Error("a cut payload is taken")
+	}
+}
