@@ -84,6 +84,16 @@ var errClosed = errors.New("task closed")
 
 // call runs one event of the contract: it ends early when the task is closed meanwhile.
 func (t *task) call(ctx context.Context, what string, f func(context.Context) error) error {
+	return t.brief(what, func() error {
+		ctx, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		defer context.AfterFunc(t.ctx, func() { cancel(errClosed) })()
+		return f(ctx)
+	})
+}
+
+// brief runs an event that waits for nobody: Close waits for it.
+func (t *task) brief(what string, f func() error) error {
 	t.busy.Lock()
 	defer t.busy.Unlock()
 	if t.closed {
@@ -92,10 +102,7 @@ func (t *task) call(ctx context.Context, what string, f func(context.Context) er
 	if t.failed != nil {
 		return t.failed
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	defer context.AfterFunc(t.ctx, func() { cancel(errClosed) })()
-	if err := f(ctx); err != nil {
+	if err := f(); err != nil {
 		t.failed = t.errorf(what, err)
 	}
 	return t.failed
@@ -106,6 +113,10 @@ func (t *task) errorf(what string, err error) error {
 }
 
 func (t *task) Process(ctx context.Context, from Delivery, block []byte) error {
+	if g, ok := t.intake.(*groups); ok && from.Input == MainInput {
+		// These blocks are small and many, and only put away: a context of their own would cost more than that.
+		return t.brief("process", func() error { return g.process(ctx, from, block) })
+	}
 	return t.call(ctx, "process", func(ctx context.Context) error {
 		if from.Input == MainInput {
 			return t.intake.process(ctx, from, block)
