@@ -111,11 +111,6 @@ func (b *Bundle) Send(source string, data []byte) error {
 	return b.send(part{instruction: b.id, transform: source, payload: data})
 }
 
-// SendKept is Send for data that will never change: it is not copied. gRPC may hold on to it after the bundle's end.
-func (b *Bundle) SendKept(source string, data []byte) error {
-	return b.send(part{instruction: b.id, transform: source, payload: data, kept: true})
-}
-
 // End says that no more elements will come for a source.
 func (b *Bundle) End(source string) error {
 	return b.send(part{instruction: b.id, transform: source, last: true})

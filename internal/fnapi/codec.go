@@ -37,16 +37,6 @@ type part struct {
 	family                 string // of timers
 	timers, last           bool
 	payload                []byte
-	// kept says that the payload will never change: gRPC writes it some time after it was sent.
-	kept bool
-}
-
-// onWire is the payload as gRPC gets it.
-func (p part) onWire() mem.Buffer {
-	if p.kept {
-		return mem.SliceBuffer(p.payload)
-	}
-	return mem.Copy(p.payload, &buffers)
 }
 
 // elements is Beam's Elements message with its payloads where gRPC put them: the generated type would copy each one.
@@ -69,7 +59,7 @@ const (
 	fieldTimersLast                  = 5
 )
 
-// Marshal passes kept payloads on by reference, and copies the others.
+// Marshal copies payloads: gRPC writes them some time after they were sent.
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	e, ok := v.(*elements)
 	if !ok {
@@ -102,7 +92,7 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 		head = append(head, inner...)
 		out = append(out, mem.SliceBuffer(head))
 		if len(p.payload) > 0 {
-			out = append(out, p.onWire())
+			out = append(out, mem.Copy(p.payload, &buffers))
 		}
 	}
 	return out, nil

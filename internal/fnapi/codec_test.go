@@ -32,7 +32,6 @@ func TestCodecAgreesWithStock(t *testing.T) {
 		{instruction: "i1", transform: "t1", payload: []byte("some elements")},
 		{instruction: "i2", transform: string(bytes.Repeat([]byte("long"), 100)), payload: bytes.Repeat([]byte{7}, 100_000)},
 		{instruction: "i3", transform: "t3", last: true},
-		{instruction: "i3", transform: "t5", payload: bytes.Repeat([]byte{8}, 50_000), kept: true},
 		{instruction: "i4", transform: "t4", timers: true, family: "f", payload: []byte("timers"), last: true},
 	}
 	c := codec{encoding.GetCodecV2("proto")}
