@@ -160,7 +160,9 @@ func closeWhileSending(t *testing.T, open Open) {
 		}
 		blocked <- err
 	}()
-	<-sent
+	if err := <-sent; err != nil {
+		t.Fatal(err)
+	}
 	closed := make(chan error, 1)
 	go func() { closed <- r.tasks[0].Close() }()
 	gone := errors.New("the job has ended")
