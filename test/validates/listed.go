@@ -28,7 +28,7 @@ var classes = map[string]*regexp.Regexp{
 	"unsaid": nil,
 	// What runs and fails.
 	"bug": nil,
-	// What the SDK or its client does, whatever the runner; the reason has the proof.
+	// What the SDK, its client or its harness does or leaves undone, and the runner does right; the reason has the proof.
 	"SDK": nil,
 }
 

@@ -106,7 +106,7 @@ func (f *flags) run(ctx context.Context) (ok bool, err error) {
 	fmt.Println()
 	table(os.Stdout, verdicts)
 	if f.report != "" && f.whole() {
-		return ok, writeReport(f.report, f.versions, verdicts, start)
+		return ok, writeReport(f.report, f.versions, verdicts, servers, start)
 	}
 	return ok, nil
 }
@@ -201,8 +201,9 @@ func (f *flags) runOne(ctx context.Context, servers *servers, c chosen) verdict 
 // servers are the one that runs, and those that died before.
 type servers struct {
 	trestle, dir string
-	started      int
 	current      *process.Server
+	// started is how many there were; goroutines, how many the last one had at its end.
+	started, goroutines int
 }
 
 // get is the server, a new one if the last has ended.
@@ -239,6 +240,7 @@ func (s *servers) end() error {
 	if err != nil {
 		return err
 	}
+	s.goroutines = len(stacks)
 	fmt.Printf("validates: the idle server had %d goroutines\n", len(stacks))
 	if len(stacks) > idle {
 		return fmt.Errorf("the server has no jobs and %d goroutines, more than %d: their stacks are at the end of %s", len(stacks), idle, s.current.Log)

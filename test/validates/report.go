@@ -105,24 +105,25 @@ var meanings = map[string]string{
 	"sorted input":      "input sorted by time",
 	"unsaid":            "one of these, which the test swallows",
 	"bug":               "a defect of Trestle",
-	"SDK":               "what the SDK or its client does, whatever the runner",
+	"SDK":               "what the SDK, its client or its harness does or leaves undone",
 }
 
 // writeReport writes docs/validates.md.
-func writeReport(path, versions string, verdicts []verdict, at time.Time) error {
+func writeReport(path, versions string, verdicts []verdict, servers *servers, at time.Time) error {
 	var b bytes.Buffer
 	p := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	p("# Beam's own suites against Trestle\n")
 	p("`make validates` runs the suites by which Beam validates a runner against a running server, with LOOPBACK harnesses,")
 	p("and writes this page. `test/validates/listed/` has every test that does not pass yet, with its reason; the run fails")
-	p("when a test does other than the lists say. Last run: %s, with the SDKs %s.\n", at.UTC().Format(time.DateOnly), versions)
+	p("when a test does other than the lists say.\n")
+	p("Last run: %s, with the SDKs %s.\n", at.UTC().Format(time.DateOnly), versions)
 	rows := [][]string{columns}
 	for _, v := range verdicts {
 		rows = append(rows, row(v))
 	}
 	markdownTable(&b, rows)
 	p("\n*runnable*: what the suite does not skip by itself and is not left out (below); *fail*: failed and not listed;")
-	p("*listed*: failed, for the reason that is listed. Times are of a machine with two cores on which other work ran.\n")
+	p("*listed*: failed, for the reason that is listed. Times depend on what else the machine does.\n")
 	for _, v := range verdicts {
 		if v.what != "" {
 			p("- %s, %s: %s", v.title, v.mode.name, v.what)
@@ -151,7 +152,7 @@ func writeReport(path, versions string, verdicts []verdict, at time.Time) error 
 	}
 	markdownTable(&b, rows)
 	p("\n## What is left out\n")
-	p("`listed/*-left-out.txt` says why, test by test: no runner can pass them in this set-up.\n")
+	p("`listed/*-left-out.txt` says why, test by test: no runner can pass them in this set-up; or they are no tests of a runner.\n")
 	told := map[string]bool{}
 	for _, v := range verdicts {
 		if !told[v.suite.name] && len(v.leftOut) > 0 {
@@ -159,11 +160,14 @@ func writeReport(path, versions string, verdicts []verdict, at time.Time) error 
 		}
 		told[v.suite.name] = true
 	}
-	p("\n## The server")
-	p("\nAll suites run against one server, one after another; after each it holds no file of a job, and at the end no goroutine.\n")
-	rows = [][]string{{"after", "resident MB", "most so far, MB"}}
+	p("\n## The server\n")
+	p("All suites run one after another against one server, or against a new one after one that died: %d in this run. At the", servers.started)
+	p("end the server had %d goroutines. *jobs running* are those that had not ended after the suite (and were cancelled);", servers.goroutines)
+	p("*files left* are of jobs that had.\n")
+	rows = [][]string{{"after", "resident MB", "most so far, MB", "jobs running", "files left"}}
 	for _, v := range verdicts {
-		rows = append(rows, []string{label(v.suite, v.mode), fmt.Sprint(v.health.memory >> 20), fmt.Sprint(v.health.peak >> 20)})
+		h := v.health
+		rows = append(rows, []string{label(v.suite, v.mode), fmt.Sprint(h.memory >> 20), fmt.Sprint(h.peak >> 20), fmt.Sprint(len(h.running)), fmt.Sprint(len(h.left))})
 	}
 	markdownTable(&b, rows)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
