@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"text/tabwriter"
 	"time"
+
+	proc "trestle/test/process"
 )
 
 type flags struct {
@@ -69,17 +71,17 @@ func (f *flags) run(ctx context.Context) (ok bool, err error) {
 		return false, fmt.Errorf("become the parent of orphans: %w", err)
 	}
 	endpoint := f.endpoint
-	var s *server
+	var s *proc.Server
 	if environments := strings.Fields(f.environments); endpoint == "" && (len(environments) > 1 || environments[0] != run) {
-		if s, err = serve(ctx, f.trestle, f.dir); err != nil {
+		if s, err = proc.Serve(ctx, f.trestle, f.dir); err != nil {
 			return false, err
 		}
-		endpoint = s.endpoint
+		endpoint = s.Endpoint
 	}
 	results, err := f.runAll(ctx, endpoint)
 	var checks []check
 	if s != nil {
-		checks = append(checks, check{"the server ends when it is asked to", s.stop()})
+		checks = append(checks, check{"the server ends when it is asked to", s.Stop()})
 	}
 	if err != nil {
 		return false, err
@@ -154,13 +156,14 @@ func (f *flags) runOne(ctx context.Context, p pipeline) result {
 	defer cancel()
 	r := result{pipeline: p}
 	start := time.Now()
-	stdout, err := runLogged(ctx, filepath.Join(f.dir, "log", p.name()+".log"), p.argv, p.env)
+	var stdout strings.Builder
+	err := proc.Run{Argv: p.argv, Env: p.env, Log: filepath.Join(f.dir, "log", p.name()+".log"), Stdout: &stdout}.Do(ctx)
 	r.took = time.Since(start)
 	if err != nil {
 		r.err = err
 		return r
 	}
-	if r.got, r.err = p.read(stdout); r.err != nil {
+	if r.got, r.err = p.read(stdout.String()); r.err != nil {
 		return r
 	}
 	if diff := difference(r.got, p.want); diff != "" {
