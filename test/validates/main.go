@@ -37,7 +37,7 @@ func main() {
 	flag.StringVar(&f.java, "java", "", "folder of jars with Beam's Java SDK and its tests")
 	flag.StringVar(&f.typescript, "typescript", "", "folder with Beam's TypeScript SDK")
 	flag.StringVar(&f.suites, "suite", "", "the suites to run, or suites with their modes (python-portable-raw); all when empty")
-	flag.StringVar(&f.only, "only", "", "the tests to run, as go test -run and pytest -k take them, for Java as an expression on names; all when empty")
+	flag.StringVar(&f.only, "only", "", "the tests to run: for Python as pytest -k takes them, otherwise an expression on names; all when empty")
 	flag.StringVar(&f.report, "report", "", "file that gets the table of a whole run")
 	flag.StringVar(&f.versions, "versions", "", "what versions of the SDKs and of Trestle these are, for the report")
 	flag.BoolVar(&f.quick, "quick", false, "run a part that takes minutes")

@@ -19,7 +19,7 @@ type typescript struct{ at place }
 func (s typescript) run(ctx context.Context, j job) ([]result, error) {
 	file := filepath.Join(j.dir, "results.json")
 	run := process.Run{
-		Argv: []string{"node", s.at.file("typescript", "suite.js"), s.at.typescript, j.endpoint, strconv.Itoa(int(j.timeout.Seconds())), file},
+		Argv: []string{"node", s.at.file("typescript", "suite.js"), s.at.typescript, j.endpoint, strconv.Itoa(int(j.timeout.Seconds())), file, j.only},
 		Dir:  j.dir, Log: filepath.Join(j.dir, "node.log"),
 	}
 	if err := run.Do(ctx); err != nil {

@@ -1,13 +1,14 @@
 // Runs the primitives suite of Beam's TypeScript SDK on a job server. Its published package has the suite as a function
 // of the runner, written for mocha; what it uses of mocha is here, since mocha would also run what else is in the file.
 //
-//    node suite.js SDK HOST:PORT SECONDS RESULTS
+//    node suite.js SDK HOST:PORT SECONDS RESULTS [PATTERN]
 //
-// SDK is the folder with node_modules, RESULTS gets a JSON list of {test, error, millis}.
+// SDK is the folder with node_modules, RESULTS gets a JSON list of {test, error, millis}, of the
+// tests whose name matches PATTERN.
 const fs = require("fs");
 const path = require("path");
 
-const [sdk, endpoint, seconds, output] = process.argv.slice(2);
+const [sdk, endpoint, seconds, output, pattern = ""] = process.argv.slice(2);
 const beam = path.join(sdk, "node_modules", "apache-beam", "dist");
 
 const tests = [];
@@ -44,7 +45,7 @@ async function main() {
   collecting = true;
   suite(new PortableRunner({ jobEndpoint: endpoint, environmentType: "LOOPBACK" }));
   const results = [];
-  for (const { test, body } of tests) {
+  for (const { test, body } of tests.filter(({ test }) => new RegExp(pattern).test(test))) {
     const start = Date.now();
     let error = "";
     try {
