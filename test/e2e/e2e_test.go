@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -19,6 +18,7 @@ import (
 
 	"trestle/internal/cli"
 	"trestle/internal/server"
+	"trestle/test/gopipeline"
 )
 
 // TestMain becomes what the binary was started as: `trestle boot`, an SDK harness, a command of the scripts, or the tests.
@@ -41,32 +41,25 @@ func (t tests) Run() int { return ptest.MainRet(t.m) }
 // artifacts, and no goroutine.
 func start(t *testing.T, cfg server.Config) *server.Server {
 	t.Helper()
-	leaks := goleak.IgnoreCurrent()
-	cfg.Listen = "127.0.0.1:0"
 	if cfg.Data == "" {
 		cfg.Data = t.TempDir()
 	}
 	cfg.Log = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	s, err := server.Start(context.Background(), cfg)
+	s, err := gopipeline.Start(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-		defer cancel()
-		if err := s.Stop(ctx); err != nil {
-			t.Errorf("stop: %v", err)
-		}
-		if left, err := os.ReadDir(filepath.Join(cfg.Data, "running")); len(left) > 0 || err != nil && !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("left of the jobs: %v, %v", left, err)
-		}
-		goleak.VerifyNone(t, leaks,
+		err := s.Close(
 			// Beam's Go SDK never closes the connection of a loopback worker.
 			goleak.IgnoreAnyFunction("google.golang.org/grpc.(*addrConn).resetTransportAndUnlock"),
 			goleak.IgnoreAnyFunction("google.golang.org/grpc/internal/grpcsync.(*CallbackSerializer).run"),
 		)
+		if err != nil {
+			t.Error(err)
+		}
 	})
-	return s
+	return s.Server
 }
 
 // execute runs a pipeline with a LOOPBACK harness and waits for its end.
