@@ -82,10 +82,8 @@ func (op Op) windowFn(kind string) *window.Fn {
 		return window.NewFixedWindows(size)
 	case "sliding":
 		return window.NewSlidingWindows(time.Duration(op.period())*time.Second, size)
-	case "sessions":
+	default: // sessions
 		return window.NewSessions(size)
-	default:
-		panic(fmt.Sprintf("no such operation: %s", op.Kind))
 	}
 }
 
