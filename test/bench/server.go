@@ -134,8 +134,12 @@ func (s *server) stop() error {
 		return asked
 	}
 	select {
-	case <-s.ended:
-		return nil // Prism knows no signal, so how it ended says nothing
+	case err := <-s.ended:
+		var exit *exec.ExitError
+		if errors.As(err, &exit) && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGTERM {
+			return nil // Prism does not catch the signal
+		}
+		return err
 	case <-time.After(patience):
 		return errors.Join(fmt.Errorf("it ran on for %v after SIGTERM and was killed", patience),
 			syscall.Kill(-s.pid(), syscall.SIGKILL), <-s.ended)

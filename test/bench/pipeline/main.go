@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
-	_ "github.com/apache/beam/sdks/v2/go/pkg/beam/runners/direct"
+	_ "github.com/apache/beam/sdks/v2/go/pkg/beam/runners/direct" //nolint:staticcheck // deprecated for users; here it is the SDK without any runner
 	_ "github.com/apache/beam/sdks/v2/go/pkg/beam/runners/universal"
 )
 
