@@ -111,16 +111,20 @@ func (b *Bundle) Send(source string, data []byte) error {
 	return b.send(part{instruction: b.id, transform: source, payload: data})
 }
 
-// End says that no more elements will come for a source.
-func (b *Bundle) End(source string) error {
-	return b.send(part{instruction: b.id, transform: source, last: true})
+// End says that no more elements will come for a source but the last ones, if there are any, which go in the same message.
+func (b *Bundle) End(source string, last []byte) error {
+	end := part{instruction: b.id, transform: source, last: true}
+	if len(last) == 0 {
+		return b.send(end)
+	}
+	return b.send(part{instruction: b.id, transform: source, payload: last}, end)
 }
 
-func (b *Bundle) send(p part) error {
+func (b *Bundle) send(parts ...part) error {
 	if b.ctx.Err() != nil {
 		return context.Cause(b.ctx)
 	}
-	return b.session.sendData(b.ctx, &elements{parts: []part{p}})
+	return b.session.sendData(b.ctx, &elements{parts: parts})
 }
 
 // Wait waits until the harness has finished the bundle and all of its output has been received.

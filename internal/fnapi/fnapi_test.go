@@ -175,7 +175,7 @@ func TestBundle(t *testing.T) {
 			if err := b.Send("in", []byte("hello")); err != nil {
 				t.Fatal(err)
 			}
-			if err := b.End("in"); err != nil {
+			if err := b.End("in", []byte(", world")); err != nil {
 				t.Fatal(err)
 			}
 			var sent strings.Builder
@@ -192,7 +192,7 @@ func TestBundle(t *testing.T) {
 					last = d.GetIsLast()
 				}
 			}
-			if sent.String() != "hello" {
+			if sent.String() != "hello, world" {
 				t.Errorf("the harness got %q", sent.String())
 			}
 			if answerFirst {

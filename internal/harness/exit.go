@@ -38,13 +38,22 @@ func (e *Exit) Error() string {
 	return b.String()
 }
 
-// hint says what an ending often means. By the shells' convention, which boot programs keep, 128+n stands for signal n.
-func (e *Exit) hint() string {
-	signal := e.Signal
-	if signal == 0 && e.Code > 128 && e.Code < 128+65 {
-		signal = syscall.Signal(e.Code - 128)
+// BySignal tells whether a signal ended the harness: as a rule somebody else's doing, so that another start may fare
+// better.
+func (e *Exit) BySignal() bool { return e.signal() != 0 }
+
+// signal is what ended the harness, or 0. By the shells' convention, which boot programs keep, code 128+n stands for
+// signal n.
+func (e *Exit) signal() syscall.Signal {
+	if e.Signal == 0 && e.Code > 128 && e.Code < 128+65 {
+		return syscall.Signal(e.Code - 128)
 	}
-	switch {
+	return e.Signal
+}
+
+// hint says what an ending often means.
+func (e *Exit) hint() string {
+	switch signal := e.signal(); {
 	case signal == syscall.SIGKILL:
 		return " (killed from outside: often the kernel, out of memory)"
 	case signal == syscall.SIGSEGV, signal == syscall.SIGBUS, signal == syscall.SIGABRT:

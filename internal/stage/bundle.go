@@ -33,8 +33,8 @@ type bundles struct {
 
 	session    *fnapi.Session // nil before the first bundle, and when it was lost
 	descriptor string
-	open       *fnapi.Bundle // nil between bundles, and before a small one is sent
-	small      []byte        // input of a bundle that is not open yet
+	open       *fnapi.Bundle // nil between bundles, and while all input of one is held back
+	back       []byte        // input that is held back: of a bundle that is not open yet, or the last of one that is
 	input      *shuffle.Pages
 	tries      tries
 	residuals  []residual // work that the harness gave back
@@ -70,19 +70,31 @@ func (b *bundles) process(ctx context.Context, records []byte) error {
 	if b.tries.failed() {
 		return nil // the whole bundle is tried again when it is cut
 	}
-	if b.embeds && b.open == nil && len(b.small)+len(records) <= embedBytes {
-		b.small = append(b.small, records...)
+	if b.open == nil && len(b.back)+len(records) <= embedBytes {
+		b.back = append(b.back, records...)
 		return nil
 	}
-	err := b.begin(ctx, nil)
-	if err == nil && len(b.small) > 0 {
-		err = b.send(ctx, b.small)
-		b.small = b.small[:0]
+	return b.failure(ctx, b.feed(ctx, records))
+}
+
+// feed sends records to the bundle, which it opens if need be. If the SDK takes no elements in instructions, the last
+// ones are held back, to go out together with the end of the input: TypeScript's harness handles messages side by side,
+// so that an end in a message of its own overtakes elements that wait for state.
+func (b *bundles) feed(ctx context.Context, records []byte) error {
+	if err := b.begin(ctx, nil); err != nil {
+		return err
 	}
-	if err == nil {
-		err = b.send(ctx, records)
+	if len(b.back) > 0 {
+		if err := b.send(ctx, b.back); err != nil {
+			return err
+		}
+		b.sent()
 	}
-	return b.failure(ctx, err)
+	if b.embeds {
+		return b.send(ctx, records)
+	}
+	b.back = append(b.back, records...)
+	return nil
 }
 
 // begin opens a bundle unless one is open. With elements, these are all of its input.
@@ -136,12 +148,7 @@ func (b *bundles) guard(ctx context.Context) (stop func() bool) {
 
 // complete ends the bundle's input and waits for the end of its work.
 func (b *bundles) complete(ctx context.Context) (*fnpb.ProcessBundleResponse, error) {
-	if b.open == nil {
-		if err := b.begin(ctx, b.small); err != nil {
-			return nil, err
-		}
-		b.small = b.small[:0]
-	} else if err := b.end(ctx); err != nil {
+	if err := b.end(ctx); err != nil {
 		return nil, err
 	}
 	defer b.guard(ctx)()
@@ -153,11 +160,22 @@ func (b *bundles) complete(ctx context.Context) (*fnpb.ProcessBundleResponse, er
 	return b.open.Wait()
 }
 
-// end tells the harness that it has all of the bundle's input.
+// end tells the harness that it has all of the bundle's input, with what has been held back of it.
 func (b *bundles) end(ctx context.Context) error {
+	if b.open == nil && b.embeds {
+		defer b.sent()
+		return b.begin(ctx, b.back)
+	}
+	if err := b.begin(ctx, nil); err != nil {
+		return err
+	}
+	defer b.sent()
 	defer b.guard(ctx)()
-	return b.open.End(b.source)
+	return b.open.End(b.source, b.back)
 }
+
+// sent says that what was held back is the harness's now.
+func (b *bundles) sent() { b.back = b.back[:0] }
 
 func (b *bundles) cut(ctx context.Context) error {
 	if b.input == nil {

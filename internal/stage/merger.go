@@ -105,15 +105,15 @@ func (m *windowMerger) send(bundle *fnapi.Bundle, keys []unmerged) error {
 		for _, w := range k.windows {
 			buf = append(buf, w.window...)
 		}
-		if len(buf) < sendBytes && i < len(keys)-1 {
-			continue
+		if len(buf) < sendBytes || i == len(keys)-1 {
+			continue // the last of them go with the end
 		}
 		if err := bundle.Send(m.plan.Source, buf); err != nil {
 			return err
 		}
 		buf = buf[:0]
 	}
-	return bundle.End(m.plan.Source)
+	return bundle.End(m.plan.Source, buf)
 }
 
 // receive takes answers: KV<nonce, KV<Iterable<unmerged window>, Iterable<KV<merged window, Iterable<window>>>>>.

@@ -62,7 +62,7 @@ func (b *bundles) sealInput() error {
 func (b *bundles) forget() error {
 	b.state.release()
 	b.tries = tries{}
-	b.small = b.small[:0]
+	b.sent()
 	if b.input == nil {
 		return nil
 	}
@@ -103,15 +103,12 @@ func (b *bundles) attempt(ctx context.Context) (*fnpb.ProcessBundleResponse, err
 
 // replay sends the bundle's whole input once more.
 func (b *bundles) replay(ctx context.Context) error {
-	if err := b.begin(ctx, nil); err != nil {
-		return err
-	}
 	for page := int64(0); page >= 0; {
 		records, next, err := b.input.Read(page, sendBytes)
 		if err != nil {
 			return asOwn(fmt.Errorf("read the bundle's input again: %w", err))
 		}
-		if err := b.send(ctx, records); err != nil {
+		if err := b.feed(ctx, records); err != nil {
 			return err
 		}
 		page = next
@@ -129,7 +126,7 @@ func (b *bundles) failure(ctx context.Context, err error) error {
 		b.open.Abort(err)
 		b.open = nil
 	}
-	b.small = b.small[:0]
+	b.sent()
 	b.tries.made++
 	if !b.tries.mendable(ctx, err, b.spec.Attempts, b.session) {
 		return err
@@ -166,7 +163,17 @@ func (t *tries) mendable(ctx context.Context, err error, attempts int, session *
 		t.last = said
 		return !again
 	}
+	var ended signalled
+	if errors.As(err, &ended) && ended.BySignal() {
+		return true
+	}
 	return session != nil && session.Err() != nil
+}
+
+// signalled is the end of a harness that may have been killed from outside, also before it was one's own.
+type signalled interface {
+	error
+	BySignal() bool
 }
 
 // Describe is what a person reads of a failed task or bundle: the user's own exception first, where there is one.

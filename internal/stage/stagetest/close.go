@@ -44,7 +44,10 @@ func closeBetweenBlocks(t *testing.T, open Open) {
 	r := start(t, open, setup{pipeline: straight, script: func(b *sdk.Bundle) error {
 		return b.Each(func(sdk.Element) error { got <- struct{}{}; return nil })
 	}})
-	r.process(stage.MainInput, records("a"))
+	// Two blocks, and large ones: the last of a bundle's input, and all of a small one's, may be held back.
+	large := records(strings.Repeat("a", 64<<10))
+	r.process(stage.MainInput, large)
+	r.process(stage.MainInput, large)
 	<-got
 	r.end()
 	if log := r.out.log(); log != "" {
