@@ -103,8 +103,9 @@ vet:
 lint: $(lint)
 	$(lint) run
 
-unit:
-	go test ./...
+# With the SDKs set up, their own staging clients are tested against ours.
+unit: $(python) $(typescript)
+	TRESTLE_TEST_PYTHON='$(abspath $(dir $(python)))/bin/python' TRESTLE_TEST_TYPESCRIPT='$(abspath $(dir $(typescript)))' go test ./...
 
 race:
 	go test -race ./...
