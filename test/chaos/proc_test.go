@@ -31,7 +31,7 @@ func startPool(t *testing.T) *gopipeline.Pool {
 }
 
 // killer kills, now and then, one of the processes that the server started, until stop is called.
-func killer(t *testing.T, random *rand.Rand, spare int, killed *atomic.Int32) (stop func()) {
+func killer(t *testing.T, random *rand.Rand, killed *atomic.Int32) (stop func()) {
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -42,7 +42,7 @@ func killer(t *testing.T, random *rand.Rand, spare int, killed *atomic.Int32) (s
 				return
 			case <-time.After(pause):
 			}
-			pids, err := descendants(os.Getpid(), spare)
+			pids, err := descendants(os.Getpid())
 			if err != nil {
 				t.Errorf("find a harness to kill: %v", err)
 				return
@@ -63,8 +63,8 @@ func killer(t *testing.T, random *rand.Rand, spare int, killed *atomic.Int32) (s
 	}
 }
 
-// descendants are the processes below one, without one of them.
-func descendants(pid, spare int) ([]int, error) {
+// descendants are the processes below one.
+func descendants(pid int) ([]int, error) {
 	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil // it has ended
@@ -83,10 +83,7 @@ func descendants(pid, spare int) ([]int, error) {
 			if err != nil {
 				return nil, err
 			}
-			if child == spare {
-				continue
-			}
-			below, err := descendants(child, spare)
+			below, err := descendants(child)
 			if err != nil {
 				return nil, err
 			}
