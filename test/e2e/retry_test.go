@@ -183,8 +183,9 @@ func TestProgress(t *testing.T) {
 			fractions = append(fractions, n)
 		}
 	}
-	// The work is the last stage's: the others are done within the first moments.
-	if len(fractions) == 0 || !slices.IsSorted(fractions) || fractions[0] < 50 || fractions[len(fractions)-1] > 99 {
+	// The restriction takes longer than the time between two reports, so that one at least comes while it is the only
+	// work left; how early the first one comes is the machine's affair.
+	if len(fractions) == 0 || !slices.IsSorted(fractions) || fractions[len(fractions)-1] < 50 || fractions[len(fractions)-1] > 99 {
 		t.Errorf("progress %v", fractions)
 	}
 }
