@@ -10,6 +10,7 @@ import (
 
 	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
 
+	"trestle/internal/beam/coder"
 	"trestle/internal/beam/urn"
 	"trestle/internal/fnapi"
 	"trestle/internal/shuffle"
@@ -29,7 +30,8 @@ type bundles struct {
 	sinks   map[string]int // sink transform id → index in the outlets
 	outlets *outlets
 	state   *stateServer
-	embeds  bool // the SDK takes elements inside the instruction
+	splits  *coder.Windowed // of the input, if that can be split while it is processed
+	embeds  bool            // the SDK takes elements inside the instruction
 
 	session    *fnapi.Session // nil before the first bundle, and when it was lost
 	descriptor string
@@ -49,7 +51,7 @@ type residual struct {
 	due    time.Time // not to be processed before
 }
 
-func newBundles(s Spec, o *outlets) *bundles {
+func newBundles(s Spec, o *outlets) (_ *bundles, err error) {
 	b := &bundles{spec: s, source: s.Stage.Input.Source, outlets: o, sinks: map[string]int{}}
 	for i, out := range s.Stage.Outputs {
 		b.sinks[out.Sink] = i
@@ -57,7 +59,12 @@ func newBundles(s Spec, o *outlets) *bundles {
 	environment := s.Plan.Pipeline.GetComponents().GetEnvironments()[s.Stage.Environment]
 	b.embeds = slices.Contains(environment.GetCapabilities(), urn.ProtocolControlRequestElements)
 	b.state = &stateServer{views: s.Views, stage: s.Stage}
-	return b
+	if s.Stage.Input.Splittable {
+		if b.splits, err = coder.CompileWindowed(s.coders(), s.Stage.Input.Coder); err != nil {
+			return nil, err
+		}
+	}
+	return b, nil
 }
 
 func (b *bundles) process(ctx context.Context, records []byte) error {
@@ -152,11 +159,7 @@ func (b *bundles) complete(ctx context.Context) (*fnpb.ProcessBundleResponse, er
 		return nil, err
 	}
 	defer b.guard(ctx)()
-	withdraw, err := b.offer()
-	if err != nil {
-		return nil, err
-	}
-	defer withdraw()
+	defer b.offer()()
 	return b.open.Wait()
 }
 

@@ -44,21 +44,15 @@ type offered struct {
 }
 
 // offer lets the bundle under way be asked, until the function that it returns is called.
-func (b *bundles) offer() (withdraw func(), err error) {
-	var w *coder.Windowed
-	if b.spec.Stage.Input.Splittable {
-		if w, err = coder.CompileWindowed(b.spec.coders(), b.spec.Stage.Input.Coder); err != nil {
-			return nil, asOwn(err)
-		}
-	}
+func (b *bundles) offer() (withdraw func()) {
 	b.asking.Lock()
 	defer b.asking.Unlock()
-	b.offered = &offered{bundle: b.open, coder: w}
+	b.offered = &offered{bundle: b.open, coder: b.splits}
 	return func() {
 		b.asking.Lock()
 		defer b.asking.Unlock()
 		b.offered = nil
-	}, nil
+	}
 }
 
 // half is how much of what is left a split leaves to the bundle.

@@ -80,8 +80,8 @@ func Open(s Spec) (Task, error) {
 	}
 	if s.Stage.Environment == "" {
 		t.runner = &passThrough{outlets: outlets, out: s.Out}
-	} else {
-		t.runner = newBundles(s, outlets)
+	} else if t.runner, err = newBundles(s, outlets); err != nil {
+		return nil, t.errorf("open", err)
 	}
 	if t.intake, err = newIntake(s, t.runner); err != nil {
 		return nil, t.errorf("open", err)

@@ -7,7 +7,6 @@ import (
 
 	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
 
-	"trestle/internal/plan"
 	"trestle/internal/stage"
 )
 
@@ -62,7 +61,7 @@ func (s *stageRun) progress(ctx context.Context) float64 {
 		}
 	}
 	fraction := min(1, sum/float64(bytes))
-	if s.plan.Input.Kind == plan.Elements && !s.main.complete() {
+	if !s.main.complete() {
 		fraction /= 2 // as much again may come
 	}
 	return fraction
