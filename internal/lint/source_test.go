@@ -40,7 +40,7 @@ func below(name, dir string) bool { return name == dir || strings.HasPrefix(name
 // root is the module's, seen from this package.
 var root = filepath.Join("..", "..")
 
-// skipped are folders whose content is not the project's, or is not in its repository.
+// skipped are folders whose content is not the project's, or is not in its repository (of a git worktree, .git is a file).
 var skipped = map[string]bool{".git": true, "bin": true, "build": true, "node_modules": true, "target": true, "dist": true}
 
 // walk calls each with every file of the project, by its path from the root.
@@ -52,7 +52,7 @@ func walk(t *testing.T, each func(path string)) {
 			return err
 		case entry.IsDir() && skipped[entry.Name()]:
 			return filepath.SkipDir
-		case !entry.Type().IsRegular():
+		case !entry.Type().IsRegular() || skipped[entry.Name()]:
 			return nil
 		}
 		relative, err := filepath.Rel(root, name)

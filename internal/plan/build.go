@@ -40,7 +40,7 @@ func Build(p *pipepb.Pipeline, o Options) (*Plan, error) {
 		return nil, fmt.Errorf("order the rewritten pipeline: %w", err)
 	}
 	a := &assembly{
-		plan:    &Plan{Pipeline: p},
+		plan:    &Plan{Pipeline: p, Streaming: streaming(g)},
 		comps:   p.GetComponents(),
 		g:       g,
 		fused:   fuse.Fuse(g, fuse.Options{Apart: o.DisableFusion}),
@@ -54,6 +54,21 @@ func Build(p *pipepb.Pipeline, o Options) (*Plan, error) {
 		return nil, &RefusedError{Problems: a.problems}
 	}
 	return a.plan, nil
+}
+
+// streaming tells whether any collection of the pipeline is unbounded.
+func streaming(g *graph.Graph) bool {
+	for _, n := range g.Nodes {
+		if n.URN() == urn.TransformTestStream {
+			return true
+		}
+		for _, pc := range n.Outputs {
+			if g.Components.GetPcollections()[pc].GetIsBounded() == pipepb.IsBounded_UNBOUNDED {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // assembly turns fused stages into the plan: coders, exchanges, descriptors.

@@ -17,6 +17,11 @@ type Plan struct {
 	Stages []*Stage
 	// Exchanges, indexed by their ID.
 	Exchanges []*Exchange
+	// Streaming is set when the pipeline has a collection that is not bounded, or a TestStream: then exchanges are
+	// pipelined, watermarks flow behind the records, and inputs never end otherwise than by their watermark. State,
+	// timers and triggers alone do not make a plan a streaming one: over bounded collections a task has all input of a
+	// key before any timer is due.
+	Streaming bool
 	// Cuts tells, for each PCollection that crosses from one stage to another, why it does.
 	Cuts []Cut
 }

@@ -250,6 +250,8 @@ func (b *bundles) finish(ctx context.Context) error {
 	}
 }
 
+func (b *bundles) busy() bool { return b.input != nil }
+
 func (b *bundles) abandon() error {
 	if b.open != nil {
 		b.open.Abort(errClosed)

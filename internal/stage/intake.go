@@ -14,6 +14,8 @@ type runner interface {
 	process(ctx context.Context, records []byte) error
 	// cut finishes what is under way: all that follows from the records so far has been emitted when it returns.
 	cut(ctx context.Context) error
+	// busy tells whether something has been processed and not been cut.
+	busy() bool
 	// finish is the last call: it cuts, and processes what the stage has left for later (residuals).
 	finish(ctx context.Context) error
 	// abandon gives up what is under way.
@@ -24,9 +26,11 @@ type runner interface {
 type passThrough struct {
 	outlets *outlets
 	out     Output
+	written bool // since the last cut
 }
 
 func (p *passThrough) process(ctx context.Context, records []byte) error {
+	p.written = true
 	for i := range p.outlets.outputs {
 		if err := p.outlets.write(ctx, i, records); err != nil {
 			return err
@@ -39,8 +43,11 @@ func (p *passThrough) cut(ctx context.Context) error {
 	if err := p.outlets.flush(ctx); err != nil {
 		return err
 	}
+	p.written = false
 	return p.out.Settle(ctx, true)
 }
+
+func (p *passThrough) busy() bool { return p.written }
 
 func (p *passThrough) finish(ctx context.Context) error { return p.cut(ctx) }
 

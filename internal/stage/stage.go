@@ -17,6 +17,7 @@ import (
 	"trestle/internal/fnapi"
 	"trestle/internal/plan"
 	"trestle/internal/shuffle"
+	"trestle/internal/store/kv"
 )
 
 // Harness answers with a connected harness of the stage's environment; it may start one, and wait for it.
@@ -39,13 +40,26 @@ type Spec struct {
 	Store *shuffle.Store
 	// Views are the stage's side inputs on this worker, shared by its tasks.
 	Views *Views
-	Out   Output
+	// Out is a [StreamingOutput] when the plan is a streaming one.
+	Out Output
+	// State is where the task keeps what a transform keeps between bundles.
+	State State
+	// Restore has what the task begins with; empty when it begins with nothing.
+	Restore []Restore
 	// BundleBytes is how much input a bundle takes before it is finished and the next one begins; 0 stands for
 	// DefaultBundleBytes.
 	BundleBytes int
 	// Attempts is how often a bundle is tried before its failure is the task's; 0 stands for DefaultAttempts.
 	Attempts int
 	Log      *slog.Logger
+}
+
+// State is where a task may keep state.
+type State struct {
+	// Directory is the task's own. It need not be there yet; the task deletes it when it is closed.
+	Directory string
+	// Cache bounds the memory that the stores of all tasks of a server take together.
+	Cache *kv.Cache
 }
 
 // DefaultBundleBytes bounds a bundle's input. The fixed cost of a bundle is about a millisecond, which 32 MiB hide at
@@ -74,6 +88,10 @@ func Open(s Spec) (Task, error) {
 	}
 	t := &task{spec: s}
 	t.ctx, t.cancel = context.WithCancelCause(context.Background())
+	var err error
+	if t.stream, err = newStream(s); err != nil {
+		return nil, t.errorf("open", err)
+	}
 	outlets, err := newOutlets(s)
 	if err != nil {
 		return nil, t.errorf("open", err)

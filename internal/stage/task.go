@@ -15,7 +15,7 @@ import (
 // Task is one parallel instance of a stage. An engine drives it through these events and nothing else: it is the task
 // contract in process (docs/protocols/task.md). Calls may come from any goroutine, several at once: the task takes them one
 // by one, but for Close, which ends the one under way. The order of calls is the engine's affair. An error from any call
-// is final: the engine closes the task.
+// is final: the engine closes the task. Tasks of streaming plans are a [StreamingTask].
 type Task interface {
 	// Process brings a block of records. A side input's blocks reach each worker once, through any one of its tasks of
 	// the stage. The block stays the caller's once Process has returned. Process may block: that is back-pressure.
@@ -72,6 +72,7 @@ type task struct {
 	spec   Spec
 	intake intake
 	runner runner
+	stream *stream // nil unless the plan is a streaming one
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelCauseFunc
@@ -118,10 +119,13 @@ func (t *task) Process(ctx context.Context, from Delivery, block []byte) error {
 		return t.brief("process", func() error { return g.process(ctx, from, block) })
 	}
 	return t.call(ctx, "process", func(ctx context.Context) error {
-		if from.Input == MainInput {
-			return t.intake.process(ctx, from, block)
+		if from.Input != MainInput {
+			return t.spec.Views.add(from.Input-1, block)
 		}
-		return t.spec.Views.add(from.Input-1, block)
+		if err := t.intake.process(ctx, from, block); err != nil || t.stream == nil {
+			return err
+		}
+		return t.tell(ctx)
 	})
 }
 

@@ -1,0 +1,93 @@
+package kv
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// files is the disk without forcing anything to it: a store does not outlive its process.
+type files struct{ vfs.FS }
+
+// file forwards no Sync.
+type file struct{ vfs.File }
+
+func (file) Sync() error                { return nil }
+func (file) SyncData() error            { return nil }
+func (file) SyncTo(int64) (bool, error) { return false, nil }
+
+func (f files) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	made, err := f.FS.Create(name, category)
+	if err != nil {
+		return nil, err
+	}
+	return file{made}, nil
+}
+
+func (f files) ReuseForWrite(old, name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	made, err := f.FS.ReuseForWrite(old, name, category)
+	if err != nil {
+		return nil, err
+	}
+	return file{made}, nil
+}
+
+func (f files) OpenReadWrite(name string, category vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {
+	made, err := f.FS.OpenReadWrite(name, category, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return file{made}, nil
+}
+
+func (f files) OpenDir(name string) (vfs.File, error) {
+	made, err := f.FS.OpenDir(name)
+	if err != nil {
+		return nil, err
+	}
+	return file{made}, nil
+}
+
+// link puts the files of one directory into another, which is made: linked where the file system can, else copied.
+func link(from, to string) error {
+	if err := os.MkdirAll(to, 0o700); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(from)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			continue
+		}
+		if err := linkFile(filepath.Join(from, e.Name()), filepath.Join(to, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func linkFile(from, to string) error {
+	err := os.Link(from, to)
+	if err == nil || errors.Is(err, fs.ErrExist) || errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return errors.Join(err, in.Close())
+	}
+	if _, err := io.Copy(out, in); err != nil {
+		return errors.Join(fmt.Errorf("copy %s: %w", from, err), in.Close(), out.Close())
+	}
+	return errors.Join(in.Close(), out.Close())
+}

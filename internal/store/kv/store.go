@@ -1,0 +1,190 @@
+package kv
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+const (
+	// memtable bounds what a store holds that is in no file yet. Small, because each task has one, and because a snapshot
+	// waits until it is written.
+	memtable = 4 << 20
+	// apartBytes is from which size on values lie apart from keys: a changed key then rewrites few bytes.
+	apartBytes = 256
+)
+
+// Store is an ordered store. It belongs to one goroutine at a time, but for Close.
+type Store struct {
+	db   *pebble.DB
+	dir  string
+	next uint64 // see Overlay.Next
+}
+
+// sequence is where a store keeps its counter: behind all keys of key groups.
+var sequence = []byte{0xff, 0xff, 0xff}
+
+// Open makes a store in a directory, which is not there yet or empty, and the store's from now on: Close removes it. It
+// holds what the given checkpoints have of keys from lo on and before hi (nil: to the end); keys are assumed to be in one
+// checkpoint at the most.
+func Open(dir string, cache *Cache, log *slog.Logger, from []string, lo, hi []byte) (*Store, error) {
+	s := &Store{dir: dir}
+	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	whole := len(from) == 1
+	if whole {
+		if err := link(from[0], dir); err != nil {
+			return nil, fmt.Errorf("store: take over checkpoint %s: %w", from[0], err)
+		}
+	}
+	var err error
+	if s.db, err = pebble.Open(dir, options(cache, log)); err != nil {
+		return nil, errors.Join(fmt.Errorf("store: open %s: %w", dir, err), os.RemoveAll(dir))
+	}
+	if whole {
+		err = s.narrow(lo, hi)
+	} else {
+		for _, checkpoint := range from {
+			err = errors.Join(err, s.take(checkpoint, cache, log, lo, hi))
+		}
+	}
+	if err == nil {
+		err = s.readSequence()
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+func options(cache *Cache, log *slog.Logger) *pebble.Options {
+	o := &pebble.Options{
+		DisableWAL: true, FormatMajorVersion: pebble.FormatNewest, FS: files{vfs.Default},
+		MemTableSize: memtable, MemTableStopWritesThreshold: 4,
+		// The first compaction waits for some tables: they are small, and what is overwritten soon is never compacted.
+		L0CompactionThreshold: 12, L0StopWritesThreshold: 60,
+		Cache: cache.blocks, Logger: logger{log},
+	}
+	o.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy {
+		return pebble.ValueSeparationPolicy{
+			Enabled: true, MinimumSize: apartBytes, MaxBlobReferenceDepth: 10, TargetGarbageRatio: 0.5,
+		}
+	}
+	return o
+}
+
+// logger passes on what pebble has to say about failures. Fatal ones it returns from its calls as well.
+type logger struct{ log *slog.Logger }
+
+func (logger) Infof(string, ...any)        {}
+func (l logger) Errorf(f string, a ...any) { l.log.Error(fmt.Sprintf("store: "+f, a...)) }
+func (l logger) Fatalf(f string, a ...any) { l.log.Error(fmt.Sprintf("store: "+f, a...)) }
+
+// narrow removes all keys that are not from lo on and before hi.
+func (s *Store) narrow(lo, hi []byte) error {
+	spans := []span{{nil, lo}}
+	if hi != nil {
+		spans = append(spans, span{hi, sequence})
+	}
+	for _, out := range spans {
+		if len(out.hi) == 0 {
+			continue
+		}
+		first := out.lo
+		if first == nil {
+			first = []byte{}
+		}
+		if err := s.db.DeleteRange(first, out.hi, pebble.NoSync); err != nil {
+			return fmt.Errorf("store: leave out what others own: %w", err)
+		}
+	}
+	return nil
+}
+
+// take copies what a checkpoint has of the range.
+func (s *Store) take(checkpoint string, cache *Cache, log *slog.Logger, lo, hi []byte) (err error) {
+	o := options(cache, log)
+	o.ReadOnly = true
+	db, err := pebble.Open(checkpoint, o)
+	if err != nil {
+		return fmt.Errorf("store: open checkpoint %s: %w", checkpoint, err)
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	it, err := db.NewIter(&pebble.IterOptions{LowerBound: lo, UpperBound: upper(hi)})
+	if err != nil {
+		return fmt.Errorf("store: read checkpoint %s: %w", checkpoint, err)
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	for ok := it.First(); ok; ok = it.Next() {
+		value, err := it.ValueAndErr()
+		if err == nil {
+			err = s.db.Set(it.Key(), value, pebble.NoSync)
+		}
+		if err != nil {
+			return fmt.Errorf("store: copy from checkpoint %s: %w", checkpoint, err)
+		}
+	}
+	counter, closer, err := db.Get(sequence)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("store: read checkpoint %s: %w", checkpoint, err)
+	}
+	defer func() { err = errors.Join(err, closer.Close()) }()
+	if len(counter) != 8 {
+		return fmt.Errorf("store: checkpoint %s: its counter has %d bytes", checkpoint, len(counter))
+	}
+	if n := binary.BigEndian.Uint64(counter); n > s.next {
+		s.next = n
+		return s.db.Set(sequence, counter, pebble.NoSync)
+	}
+	return nil
+}
+
+// upper keeps the counter out of what is read.
+func upper(hi []byte) []byte {
+	if hi == nil {
+		return sequence
+	}
+	return hi
+}
+
+func (s *Store) readSequence() error {
+	counter, closer, err := s.db.Get(sequence)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	if len(counter) == 8 {
+		s.next = binary.BigEndian.Uint64(counter)
+	}
+	return closer.Close()
+}
+
+// Checkpoint writes the store as it is now into a directory, which must not be there: files that never change again, most
+// of them hard links to the store's own.
+func (s *Store) Checkpoint(dir string) error {
+	// Without a log, what is in memory only would be left out.
+	if err := s.db.Flush(); err != nil {
+		return fmt.Errorf("store: write what is in memory: %w", err)
+	}
+	if err := s.db.Checkpoint(dir); err != nil {
+		return fmt.Errorf("store: checkpoint: %w", err)
+	}
+	return nil
+}
+
+// Close closes the store and removes its files.
+func (s *Store) Close() error {
+	return errors.Join(s.db.Close(), os.RemoveAll(s.dir))
+}

@@ -1,0 +1,137 @@
+package kv
+
+import (
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+type fixture struct {
+	t     *testing.T
+	dir   string
+	cache *Cache
+}
+
+func newFixture(t *testing.T) *fixture {
+	f := &fixture{t: t, dir: t.TempDir(), cache: NewCache(1 << 20)}
+	t.Cleanup(f.cache.Close)
+	return f
+}
+
+func (f *fixture) open(name string, from []string, lo, hi []byte) (*Store, *Overlay) {
+	f.t.Helper()
+	s, err := Open(filepath.Join(f.dir, name), f.cache, slog.New(slog.DiscardHandler), from, lo, hi)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	o := s.NewOverlay()
+	f.t.Cleanup(func() {
+		if err := o.Close(); err != nil {
+			f.t.Error(err)
+		}
+		if err := s.Close(); err != nil {
+			f.t.Error(err)
+		}
+	})
+	return s, o
+}
+
+func (f *fixture) all(o *Overlay) string {
+	f.t.Helper()
+	var b strings.Builder
+	if err := o.Scan([]byte{}, []byte{0xff}, func(k, v []byte) (bool, error) {
+		fmt.Fprintf(&b, "%s=%d ", k, len(v))
+		return true, nil
+	}); err != nil {
+		f.t.Fatal(err)
+	}
+	return strings.TrimSpace(b.String())
+}
+
+func (f *fixture) checkpoint(s *Store, o *Overlay, name string) string {
+	f.t.Helper()
+	dir := filepath.Join(f.dir, name)
+	if err := o.Commit(); err != nil {
+		f.t.Fatal(err)
+	}
+	if err := s.Checkpoint(dir); err != nil {
+		f.t.Fatal(err)
+	}
+	return dir
+}
+
+func TestACheckpointIsTheStoreAsItWas(t *testing.T) {
+	f := newFixture(t)
+	s, o := f.open("first", nil, nil, nil)
+	o.Put([]byte("a"), []byte("1"))
+	o.Put([]byte("b"), make([]byte, 1000))
+	number := o.Next()
+	dir := f.checkpoint(s, o, "cut")
+	o.Put([]byte("c"), []byte("later"))
+	o.Delete([]byte("a"))
+	if err := o.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	_, again := f.open("second", []string{dir}, nil, nil)
+	if got := f.all(again); got != "a=1 b=1000" {
+		t.Errorf("restored: %s", got)
+	}
+	if got := f.all(o); got != "b=1000 c=5" {
+		t.Errorf("the store went on as %s", got)
+	}
+	if n := again.Next(); n <= number {
+		t.Errorf("numbers begin again at %d, after %d", n, number)
+	}
+}
+
+func TestHeirsGetTheirShares(t *testing.T) {
+	f := newFixture(t)
+	s, o := f.open("low", nil, nil, nil)
+	for _, k := range []string{"a", "b", "c"} {
+		o.Put([]byte(k), []byte("x"))
+	}
+	low := f.checkpoint(s, o, "low cut")
+	s, o = f.open("high", nil, nil, nil)
+	for _, k := range []string{"d", "e", "f"} {
+		o.Put([]byte(k), make([]byte, 500))
+	}
+	for range 7 {
+		o.Next()
+	}
+	high := f.checkpoint(s, o, "high cut")
+
+	for _, c := range []struct {
+		from   []string
+		lo, hi string
+		want   string
+	}{
+		{[]string{low}, "b", "", "b=1 c=1"},
+		{[]string{low}, "a", "b", "a=1"},
+		{[]string{low, high}, "b", "e", "b=1 c=1 d=500"},
+		{[]string{low, high}, "", "", "a=1 b=1 c=1 d=500 e=500 f=500"},
+	} {
+		var hi []byte
+		if c.hi != "" {
+			hi = []byte(c.hi)
+		}
+		_, o := f.open(fmt.Sprint("heir of ", len(c.from), c.lo, c.hi), c.from, []byte(c.lo), hi)
+		if got := f.all(o); got != c.want {
+			t.Errorf("from %d checkpoints, %q to %q: %s, want %s", len(c.from), c.lo, c.hi, got, c.want)
+		}
+		if n := o.Next(); len(c.from) == 2 && n <= 7 {
+			t.Errorf("numbers begin again at %d", n)
+		}
+	}
+}
+
+func TestABrokenCheckpointIsRefused(t *testing.T) {
+	f := newFixture(t)
+	for _, from := range [][]string{{filepath.Join(f.dir, "nothing")}, {f.dir, filepath.Join(f.dir, "nothing")}} {
+		if s, err := Open(filepath.Join(f.dir, "new"), f.cache, slog.New(slog.DiscardHandler), from, nil, nil); err == nil {
+			t.Errorf("opened from %q", from)
+			_ = s.Close()
+		}
+	}
+}
