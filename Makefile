@@ -45,6 +45,8 @@ suites_java_version := $(shell sed -n 's:.*<beam.version>\(.*\)</beam.version>.*
 suites_java := $(sdk)/validates-java-$(suites_java_version)/ready
 suites := $(suites_python) $(suites_go) $(suites_java) $(typescript)
 lint := build/tools/golangci-lint
+# The engines' adapters, where the program embeds them. Not under version control: `go build` works without them.
+adapters := $(addprefix internal/engine/flink/adapter/trestle-flink-,1.20.jar 2.jar)
 quietly := test/sdk/quietly
 
 # What bench runs: SIZE is small, full or large; CASES and PEERS are names as in its table, all when empty.
@@ -54,11 +56,11 @@ PEERS ?=
 ROUNDS ?= 3
 prism := build/bench/prism-$(beam_go)
 
-.PHONY: help build setup wordcount bench test vet lint unit race fuzz clean
+.PHONY: help build setup wordcount bench test vet lint unit race fuzz clean adapters adapters-test
 
 help:
 	@sed -n '1,/^$$/s/^# \?//p' Makefile
-	@echo 'make vet, lint, unit, race, fuzz, validates-quick: parts of make test; make setup: all that they need; make clean: start afresh'
+	@echo 'make vet, lint, unit, race, fuzz, adapters-test, validates-quick: parts of make test; make setup: all that they need; make clean: start afresh'
 
 build:
 	CGO_ENABLED=0 go build -ldflags '-s -w -X trestle/internal/cli.Version=$(VERSION)' -o bin/trestle ./cmd/trestle
@@ -92,10 +94,10 @@ validates validates-quick: build $(suites)
 # another, the cheap ones first, so that a failure shows early and its output stands alone. All are tried (-k).
 test:
 	@$(MAKE) --no-print-directory -j 3 setup
-	@$(MAKE) --no-print-directory -k -j 1 build vet lint unit race fuzz validates-quick wordcount \
+	@$(MAKE) --no-print-directory -k -j 1 build vet lint unit race fuzz adapters-test validates-quick wordcount \
 	  SDK='python go java typescript' ENVIRONMENT='loopback process run'
 
-setup: $(lint) $(text) $(python) $(go) $(java) $(typescript) $(suites)
+setup: $(lint) $(text) $(python) $(go) $(java) $(typescript) $(suites) $(adapters)
 
 vet:
 	go vet ./...
@@ -113,8 +115,14 @@ race:
 fuzz:
 	@test/fuzz.sh $(FUZZTIME)
 
+adapters: $(adapters)
+
+# Their tests, and whether they are formatted as google-java-format has it (mvn spotless:apply does it).
+adapters-test:
+	@$(quietly) "the adapters' tests" build/log/adapters-test.log mvn -B -f adapters/java/pom.xml spotless:check verify
+
 clean:
-	rm -rf bin build
+	rm -rf bin build $(adapters) adapters/java/*/target
 
 $(text): test/sdk/text.sh
 	@$(quietly) 'a text to count the words of' build/log/text.log test/sdk/text.sh $(@D)
@@ -169,6 +177,11 @@ $(suites_java): test/validates/java/pom.xml $(wildcard test/validates/java/src/m
 	@$(quietly) "Beam Java's tests" build/log/validates-java.log bash -euc \
 	  'rm -rf $(@D); mvn -B -q -f $< -Dout="$(abspath $(@D))" process-classes'
 	@touch $@
+
+# One run of Maven makes all of them.
+$(adapters) &: $(shell find adapters/java -name pom.xml -o -path '*/src/main/*.java')
+	@$(quietly) "the engines' adapters" build/log/adapters.log mvn -B -q -f adapters/java/pom.xml -DskipTests package
+	@cp adapters/java/flink-1.20/target/trestle-flink-1.20.jar adapters/java/flink-2/target/trestle-flink-2.jar $(dir $(firstword $@))
 
 # A module of its own, so that the linter's two hundred dependencies stay out of trestle's.
 $(lint): tools/go.mod tools/go.sum
