@@ -18,6 +18,7 @@ import (
 	"trestle/internal/cli/explain"
 	"trestle/internal/cli/run"
 	"trestle/internal/cli/serve"
+	"trestle/internal/cli/worker"
 )
 
 // Version is the program's version, set by the linker.
@@ -40,7 +41,7 @@ func NewCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(serve.NewCommand(), run.NewCommand(), explain.NewCommand(), boot.NewCommand())
+	root.AddCommand(serve.NewCommand(), run.NewCommand(), explain.NewCommand(), boot.NewCommand(), worker.NewCommand(&Version))
 	return root
 }
 

@@ -19,6 +19,10 @@ var ErrLost = errors.New("the engine no longer has this run")
 type Engine interface {
 	// Name is what a user types: "local", "flink", "spark".
 	Name() string
+	// Check tells why the engine would refuse a job with this pipeline and parallelism (0 lets the engine choose) now, as
+	// far as that can be known within a few seconds: all reasons at once, for the user to read. The pipeline can be planned
+	// or not; that is not looked at.
+	Check(ctx context.Context, p *pipepb.Pipeline, parallelism int) error
 	// Submit starts a job and returns once the engine has accepted it, or with the reason why it did not; nothing
 	// of a refused job is left behind. The run does not end with ctx.
 	Submit(ctx context.Context, job Job) (Run, error)
@@ -32,7 +36,10 @@ type Job struct {
 	ID string
 	// Name is the user's.
 	Name string
-	Plan *plan.Plan
+	// Pipeline is what was planned, as the SDK sent it but for resolved dependencies; Planned are the options of that.
+	Pipeline *pipepb.Pipeline
+	Planned  plan.Options
+	Plan     *plan.Plan
 	// Options are the pipeline options as the SDK sent them; harnesses get them unchanged.
 	Options *structpb.Struct
 	// Dependencies are each environment's artifacts, in the form in which the retrieval service knows them.
@@ -55,11 +62,15 @@ type Events interface {
 
 // Run is a job on an engine.
 type Run interface {
-	// Handle is durable: Attach takes it after a restart of the server.
+	// Handle is durable: Attach takes it after a restart of the server. It is empty when the run cannot outlive the
+	// server.
 	Handle() string
+	// Detach ends the server's part in a run that has a handle, which goes on: nothing more is reported, and Done is
+	// closed.
+	Detach()
 	// Cancel asks the run to end. It returns at once; the end is reported through Events as CANCELLED, unless the
 	// run ended before.
 	Cancel()
-	// Done is closed when the run has ended and holds nothing any more: no process, file or goroutine.
+	// Done is closed when the run has ended, or was detached, and holds nothing here any more: no process, file or goroutine.
 	Done() <-chan struct{}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+	"strings"
 
 	"google.golang.org/protobuf/types/known/structpb"
 )
@@ -47,4 +48,31 @@ func Parallelism(options *structpb.Struct) (int, error) {
 		return 0, fmt.Errorf("pipeline option %s: %v is not a number of tasks", ParallelismOption, n)
 	}
 	return int(n), nil
+}
+
+// EngineOption is the pipeline option that says which of a server's engines runs the job.
+const EngineOption = "engine"
+
+// Engine is the option of that name, "" where it is not set. An SDK whose own options do not have it passes it on among its
+// experiments, as engine=NAME.
+func Engine(options *structpb.Struct) (string, error) {
+	v, ok := Option(options, EngineOption)
+	if !ok {
+		return experiment(options, EngineOption), nil
+	}
+	if _, text := v.GetKind().(*structpb.Value_StringValue); !text {
+		return "", fmt.Errorf("pipeline option %s: %v is not an engine's name", EngineOption, v.AsInterface())
+	}
+	return v.GetStringValue(), nil
+}
+
+// experiment is the value of an experiment of the form name=value, "" where there is none.
+func experiment(options *structpb.Struct, name string) string {
+	list, _ := Option(options, "experiments")
+	for _, e := range list.GetListValue().GetValues() {
+		if value, ok := strings.CutPrefix(e.GetStringValue(), name+"="); ok {
+			return value
+		}
+	}
+	return ""
 }

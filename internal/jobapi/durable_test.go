@@ -345,6 +345,28 @@ func TestClose(t *testing.T) {
 	}
 }
 
+// TestCloseDetaches: a run that its engine keeps is left to go on, and the next server attaches to it.
+func TestCloseDetaches(t *testing.T) {
+	dir := t.TempDir()
+	attached := make(chan *run, 1)
+	runner := &attacher{newRunner(), func(_ string, events engine.Events) (engine.Run, error) {
+		r := newRun(events)
+		attached <- r
+		return r, nil
+	}}
+	s := serveWith(t, config(t, dir, runner))
+	s.runner = runner.runner
+	r := s.run(t, "outlives")
+	r.State(jobpb.JobState_RUNNING)
+	<-r.followed
+	if err := s.service.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	again := serveWith(t, config(t, dir, runner))
+	(<-attached).end(jobpb.JobState_DONE)
+	equal(t, "messages", []string{"STOPPED", "STARTING", "RUNNING", "DONE"}, again.messages(t, r.ID))
+}
+
 // TestOneServer: a data folder has one server at a time.
 func TestOneServer(t *testing.T) {
 	dir := t.TempDir()

@@ -82,6 +82,7 @@ func newRun(e engine.Events) *run {
 }
 
 func (r *run) Handle() string { return "handle of " + r.ID }
+func (r *run) Detach()        { close(r.done) }
 func (r *run) Done() <-chan struct{} {
 	r.follow.Do(func() { close(r.followed) })
 	return r.done

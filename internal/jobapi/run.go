@@ -31,6 +31,7 @@ type entry struct {
 	abandon   context.CancelFunc // ends a Start or an Attach; nil before there is one
 	released  chan struct{}      // closed when nothing of the job runs any more; nil before something does
 	polled    bool               // GetState was called since Run
+	left      bool               // the run goes on without this server
 }
 
 func (s *Service) newEntry(id, dir string) *entry {
@@ -196,10 +197,32 @@ func (s *Service) follow(e *entry, run engine.Run) {
 		run.Cancel()
 	}
 	<-run.Done()
-	if !job.Terminal(e.state()) {
+	if !job.Terminal(e.state()) && !s.detached(e) {
 		e.message(jobpb.JobMessage_JOB_MESSAGE_ERROR, "The engine's run ended, and it told no result.")
 		e.end(job.Failed)
 	}
+}
+
+// detach leaves a run to its engine, for the next server to attach to; false when the run cannot be left.
+func (s *Service) detach(e *entry) bool {
+	if _, ok := s.cfg.Runner.(Attacher); !ok {
+		return false
+	}
+	e.control.Lock()
+	run := e.run
+	left := run != nil && run.Handle() != "" && !e.asked
+	e.left = left
+	e.control.Unlock()
+	if left {
+		run.Detach()
+	}
+	return left
+}
+
+func (s *Service) detached(e *entry) bool {
+	e.control.Lock()
+	defer e.control.Unlock()
+	return e.left
 }
 
 // finish releases what the service holds for a job that has ended.

@@ -135,8 +135,8 @@ func Open(cfg Config) (*Service, error) {
 // Register adds the service to a server, which has to take messages of tens of megabytes (fnapi.ServerOptions).
 func (s *Service) Register(r grpc.ServiceRegistrar) { jobpb.RegisterJobServiceServer(r, s) }
 
-// Close cancels the jobs that run and waits until they have ended, or until ctx is done: then the error names those that
-// have not, and they are FAILED when the server starts again. Streams end, those of jobs that never ran with UNAVAILABLE;
+// Close cancels the jobs that run, but for those whose engine keeps them running, and waits until they have ended, or until
+// ctx is done: then the error names those that have not, and they are FAILED when the server starts again. Streams end, those of jobs that never ran with UNAVAILABLE;
 // so Close comes before a graceful stop of the gRPC server. Calls that come later are refused.
 func (s *Service) Close(ctx context.Context) error {
 	s.gate.Lock()
@@ -144,7 +144,7 @@ func (s *Service) Close(ctx context.Context) error {
 	s.gate.Unlock()
 	all := s.sorted()
 	for _, e := range all {
-		if st := e.state(); live(st) {
+		if st := e.state(); live(st) && !s.detach(e) {
 			e.message(jobpb.JobMessage_JOB_MESSAGE_WARNING, "The server is being stopped, so the job is cancelled.")
 			s.cancel(e)
 		}

@@ -4,14 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sort"
+	"strings"
 
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"trestle/internal/artifact"
 	"trestle/internal/engine"
-	"trestle/internal/harness"
 	"trestle/internal/job"
 	"trestle/internal/jobapi"
 	"trestle/internal/plan"
@@ -19,32 +18,47 @@ import (
 
 // runner turns pipelines into plans and gives them to an engine: jobapi.Runner.
 type runner struct {
-	engine engine.Engine
-	plan   plan.Options
+	engines []engine.Engine // the first is the one for jobs that name none
+	plan    plan.Options
 }
 
 // Check finds everything that would keep the pipeline from running.
-func (r *runner) Check(_ context.Context, p *pipepb.Pipeline, options *structpb.Struct) error {
+func (r *runner) Check(ctx context.Context, p *pipepb.Pipeline, options *structpb.Struct) error {
 	_, err := plan.Build(p, r.plan)
 	errs := []error{err}
-	environments := p.GetComponents().GetEnvironments()
-	ids := make([]string, 0, len(environments))
-	for id := range environments {
-		ids = append(ids, id)
-	}
-	sort.Strings(ids)
-	for _, id := range ids {
-		if err := harness.Check(environments[id]); err != nil {
-			errs = append(errs, fmt.Errorf("environment %s: %w", id, err))
-		}
-	}
 	dependencies := map[string][]*pipepb.ArtifactInformation{}
-	for id, env := range environments {
+	for id, env := range p.GetComponents().GetEnvironments() {
 		dependencies[id] = env.GetDependencies()
 	}
 	errs = append(errs, artifact.Check(dependencies))
-	_, err = job.Parallelism(options)
-	return errors.Join(append(errs, err)...)
+	tasks, err := job.Parallelism(options)
+	errs = append(errs, err)
+	chosen, err := r.choose(options)
+	errs = append(errs, err)
+	if chosen != nil {
+		errs = append(errs, chosen.Check(ctx, p, tasks))
+	}
+	return errors.Join(errs...)
+}
+
+// choose finds the engine that a job's options name.
+func (r *runner) choose(options *structpb.Struct) (engine.Engine, error) {
+	name, err := job.Engine(options)
+	if name == "" || err != nil {
+		return r.engines[0], err
+	}
+	return r.named(name)
+}
+
+func (r *runner) named(name string) (engine.Engine, error) {
+	var names []string
+	for _, e := range r.engines {
+		if e.Name() == name {
+			return e, nil
+		}
+		names = append(names, e.Name())
+	}
+	return nil, fmt.Errorf("pipeline option %s: this server has no engine %q; it has %s", job.EngineOption, name, strings.Join(names, ", "))
 }
 
 // Start plans the pipeline and submits it.
@@ -57,22 +71,54 @@ func (r *runner) Start(ctx context.Context, s jobapi.Submission) (engine.Run, er
 	if err != nil {
 		return nil, err
 	}
+	chosen, err := r.choose(s.Options)
+	if err != nil {
+		return nil, err
+	}
 	dependencies := map[string][]*pipepb.ArtifactInformation{}
 	for id, env := range s.Pipeline.GetComponents().GetEnvironments() {
 		dependencies[id] = env.GetDependencies()
 	}
-	return r.engine.Submit(ctx, engine.Job{
+	run, err := chosen.Submit(ctx, engine.Job{
 		ID:           s.ID,
 		Name:         s.Name,
+		Pipeline:     s.Pipeline,
 		Plan:         p,
+		Planned:      r.plan,
 		Options:      s.Options,
 		Dependencies: dependencies,
 		Parallelism:  tasks,
 		Events:       s.Events,
 	})
+	if err != nil {
+		return nil, err
+	}
+	return named{run, chosen.Name()}, nil
+}
+
+// named is a run whose handle says which engine has it.
+type named struct {
+	engine.Run
+	engine string
+}
+
+func (n named) Handle() string {
+	if handle := n.Run.Handle(); handle != "" {
+		return n.engine + ":" + handle
+	}
+	return ""
 }
 
 // Attach finds a run again after a restart of the server.
 func (r *runner) Attach(ctx context.Context, handle string, events engine.Events) (engine.Run, error) {
-	return r.engine.Attach(ctx, handle, events)
+	name, handle, _ := strings.Cut(handle, ":")
+	e, err := r.named(name)
+	if err != nil {
+		return nil, fmt.Errorf("the job runs on an engine that this server was not started with: %w", err)
+	}
+	run, err := e.Attach(ctx, handle, events)
+	if err != nil {
+		return nil, err
+	}
+	return named{run, name}, nil
 }

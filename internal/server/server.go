@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 
 	"trestle/internal/artifact"
+	"trestle/internal/engine"
 	"trestle/internal/engine/local"
 	"trestle/internal/fnapi"
 	"trestle/internal/jobapi"
@@ -105,7 +106,7 @@ func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
 	running := filepath.Join(cfg.Data, "running")
 	s.jobs, err = jobapi.Open(jobapi.Config{
 		Dir: cfg.Data,
-		Runner: &runner{plan: cfg.Trial.Plan, engine: local.New(local.Config{
+		Runner: &runner{plan: cfg.Trial.Plan, engines: []engine.Engine{local.New(local.Config{
 			Fn:          s.fn,
 			Endpoint:    s.endpoint,
 			Dir:         running,
@@ -115,7 +116,7 @@ func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
 			Attempts:    cfg.Trial.Attempts,
 			Files:       cfg.Trial.Files,
 			Log:         cfg.Log,
-		})},
+		})}},
 		Staging:          staging,
 		ArtifactEndpoint: func() string { return s.endpoint },
 		Log:              cfg.Log,

@@ -29,7 +29,9 @@ type view interface {
 
 // Views are a stage's side inputs on one worker, shared by the stage's tasks there. They are safe for concurrent use.
 type Views struct {
+	plan   *plan.Plan
 	stage  *plan.Stage
+	store  *shuffle.Store
 	mu     sync.Mutex
 	views  []view
 	ended  []bool
@@ -38,7 +40,7 @@ type Views struct {
 
 // NewViews makes a stage's side inputs, to be filled by its tasks.
 func NewViews(p *plan.Plan, s *plan.Stage, store *shuffle.Store) (*Views, error) {
-	v := &Views{stage: s, ended: make([]bool, len(s.SideInputs)), failed: make([]error, len(s.SideInputs))}
+	v := &Views{plan: p, stage: s, store: store, ended: make([]bool, len(s.SideInputs)), failed: make([]error, len(s.SideInputs))}
 	for _, in := range s.SideInputs {
 		made, err := newView(p, in, store)
 		if err != nil {
@@ -99,6 +101,20 @@ func (v *Views) ready(i int) (view, error) {
 		return nil, fmt.Errorf("side input %s of transform %s is not complete yet", v.stage.SideInputs[i].Tag, v.stage.SideInputs[i].Transform)
 	}
 	return v.views[i], v.failed[i]
+}
+
+// Reset forgets what the i-th side input has got, and that it failed, so that it can be brought anew. No task may have
+// read it.
+func (v *Views) Reset(i int) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	made, err := newView(v.plan, v.stage.SideInputs[i], v.store)
+	if err != nil {
+		return err
+	}
+	old := v.views[i]
+	v.views[i], v.ended[i], v.failed[i] = made, false, nil
+	return old.close()
 }
 
 // Close frees the side inputs. No task of the stage may be open any more.

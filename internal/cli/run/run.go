@@ -69,7 +69,7 @@ func run(ctx context.Context, stdout, stderr io.Writer, command []string, f flag
 	if err != nil {
 		return err
 	}
-	serverflags.LimitHeap(cfg)
+	serverflags.LimitHeap(cfg.Memory)
 	cfg.Listen = "127.0.0.1:0"
 	cfg.Log = obs.NewLogger(stderr, f.verbose)
 	if !f.verbose {

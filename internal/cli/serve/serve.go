@@ -54,7 +54,7 @@ func run(ctx context.Context, stdout, stderr io.Writer, f flags) (err error) {
 	if err != nil {
 		return err
 	}
-	serverflags.LimitHeap(cfg)
+	serverflags.LimitHeap(cfg.Memory)
 	cfg.Listen, cfg.Advertise = f.listen, f.advertise
 	cfg.Log = obs.NewLogger(stderr, f.verbose)
 	if f.pprof != "" {

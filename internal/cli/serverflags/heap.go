@@ -15,12 +15,12 @@ const (
 	heapPerCore = 32 << 20
 )
 
-// LimitHeap makes the garbage collector run before the process takes more than the server's memory and what it needs
-// besides. By its own rule it would run when the heap has doubled, and a budget of 512 MiB would take 1.1 GB. As data is
+// LimitHeap makes the garbage collector run before the process takes more than its memory for data, in bytes (0: the
+// server's default), and what it needs besides. By its own rule it would run when the heap has doubled, and a budget of 512 MiB would take 1.1 GB. As data is
 // kept in large blocks without pointers, a collection costs next to nothing. GOMEMLIMIT, if it is set, holds instead.
-func LimitHeap(cfg server.Config) {
+func LimitHeap(memory int64) {
 	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(heapLimit(cfg.Memory, runtime.GOMAXPROCS(0)))
+		debug.SetMemoryLimit(heapLimit(memory, runtime.GOMAXPROCS(0)))
 	}
 }
 

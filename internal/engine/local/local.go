@@ -8,12 +8,16 @@ package local
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"path/filepath"
 	"runtime"
+	"slices"
 
 	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
+	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
 
 	"trestle/internal/engine"
 	"trestle/internal/fnapi"
@@ -66,14 +70,34 @@ func New(cfg Config) *Engine {
 // Name is "local".
 func (e *Engine) Name() string { return "local" }
 
+// Check looks whether the pipeline's harnesses can be started on this host.
+func (e *Engine) Check(_ context.Context, p *pipepb.Pipeline, parallelism int) error {
+	var errs []error
+	environments := p.GetComponents().GetEnvironments()
+	for _, id := range slices.Sorted(maps.Keys(environments)) {
+		if err := harness.Check(environments[id]); err != nil {
+			errs = append(errs, fmt.Errorf("environment %s: %w", id, err))
+		}
+	}
+	_, err := e.parallelism(parallelism)
+	return errors.Join(append(errs, err)...)
+}
+
+func (e *Engine) parallelism(wanted int) (int, error) {
+	if wanted == 0 {
+		wanted = e.cfg.Parallelism
+	}
+	if wanted < 0 || wanted > e.cfg.KeyGroups {
+		return 0, fmt.Errorf("parallelism %d: must be from 1 to %d, the number of key groups", wanted, e.cfg.KeyGroups)
+	}
+	return wanted, nil
+}
+
 // Submit starts the job.
 func (e *Engine) Submit(_ context.Context, j engine.Job) (engine.Run, error) {
-	parallelism := j.Parallelism
-	if parallelism == 0 {
-		parallelism = e.cfg.Parallelism
-	}
-	if parallelism < 0 || parallelism > e.cfg.KeyGroups {
-		return nil, fmt.Errorf("parallelism %d: must be from 1 to %d, the number of key groups", parallelism, e.cfg.KeyGroups)
+	parallelism, err := e.parallelism(j.Parallelism)
+	if err != nil {
+		return nil, err
 	}
 	r := &run{
 		cfg:         e.cfg,

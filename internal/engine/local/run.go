@@ -56,6 +56,9 @@ func (r *run) Handle() string { return "" }
 
 func (r *run) Cancel() { r.cancel(errCancelled) }
 
+// Detach has nothing to leave behind: it is never called.
+func (r *run) Detach() {}
+
 func (r *run) Done() <-chan struct{} { return r.done }
 
 func (r *run) main() {
@@ -161,17 +164,11 @@ func (r *run) reportMetrics(final bool) {
 	r.job.Events.Metrics(infos, infos)
 }
 
-// logged passes on what a harness logged: warnings and worse to the job's messages, the rest to the server's log.
+// logged passes on what a harness logged: warnings and worse to the job's messages, all of it to the server's log.
 func (r *run) logged(worker string, entry *fnpb.LogEntry) {
-	text := entry.GetMessage()
-	if entry.GetTrace() != "" {
-		text += "\n" + entry.GetTrace()
-	}
-	switch severity := entry.GetSeverity(); {
-	case severity >= fnpb.LogEntry_Severity_ERROR:
-		r.job.Events.Message(jobpb.JobMessage_JOB_MESSAGE_WARNING, text)
-	case severity >= fnpb.LogEntry_Severity_WARN:
-		r.job.Events.Message(jobpb.JobMessage_JOB_MESSAGE_DETAILED, text)
+	text, importance, tell := harness.Logged(entry)
+	if tell {
+		r.job.Events.Message(importance, text)
 	}
 	r.log.Debug(text, "worker", worker, "severity", entry.GetSeverity(), "location", entry.GetLogLocation())
 }

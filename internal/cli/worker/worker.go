@@ -1,0 +1,42 @@
+// Package worker is the subcommand `trestle worker`: it hosts a job's tasks beside an engine that runs elsewhere.
+package worker
+
+import (
+	"errors"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"trestle/internal/cli/serverflags"
+	"trestle/internal/obs"
+	"trestle/internal/worker"
+)
+
+// NewCommand is the subcommand; version is the program's. People do not call it: it is hidden.
+func NewCommand(version *string) *cobra.Command {
+	var scratch string
+	cmd := &cobra.Command{
+		Use:   "worker",
+		Short: "Host a job's tasks beside an engine's own worker",
+		Long: `Host a job's tasks beside an engine's own worker.
+
+The adapter in a Flink TaskManager starts this, brings the job on standard input, and drives the job's tasks over sockets
+(docs/protocols/socket.md). It ends when standard input does.`,
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if scratch == "" {
+				return errors.New("--scratch is missing: a folder that the worker makes and removes")
+			}
+			return worker.Run(cmd.Context(), worker.Config{
+				Version: *version,
+				Scratch: scratch,
+				Stdin:   os.Stdin,
+				Stdout:  cmd.OutOrStdout(),
+				Log:     obs.NewLogger(cmd.ErrOrStderr(), false),
+			}, serverflags.LimitHeap)
+		},
+	}
+	cmd.Flags().StringVar(&scratch, "scratch", "", "folder for the worker's files (required)")
+	return cmd
+}

@@ -1,0 +1,116 @@
+package worker
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
+	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
+	"google.golang.org/protobuf/proto"
+
+	"trestle/internal/beam/metric"
+)
+
+// Report is what a task has measured and said so far, as the job server gets it. Its JSON form is in
+// docs/protocols/socket.md.
+type Report struct {
+	// Host and Worker are where the task ran: host name, and the worker's process id.
+	Host   string `json:"host"`
+	Worker int    `json:"worker"`
+	// Metrics is an encoded MetricResults.
+	Metrics []byte `json:"metrics,omitempty"`
+	// Messages are the latest.
+	Messages []Message `json:"messages,omitempty"`
+	Memory   Memory    `json:"memory"`
+}
+
+// Message is one for a person to read.
+type Message struct {
+	// N counts the task's messages from 1.
+	N          int       `json:"n"`
+	Time       time.Time `json:"time"`
+	Importance string    `json:"importance"`
+	Text       string    `json:"text"`
+}
+
+// Memory is a worker's, in bytes: of its process, and what of its budget is in use.
+type Memory struct {
+	Resident int64 `json:"resident"`
+	Held     int64 `json:"held"`
+	Budget   int64 `json:"budget"`
+}
+
+// A report's messages are bounded in number and in bytes: reports are kept by an engine's master, for all tasks.
+const (
+	reportMessages = 64
+	reportText     = 64 << 10
+)
+
+// report is a task's report while it runs. Its methods may be called concurrently.
+type report struct {
+	log    *slog.Logger
+	memory func() Memory
+
+	mu       sync.Mutex
+	set      metric.Set
+	messages []Message
+	text     int // bytes of the messages
+	said     int // how many messages there were
+	changed  bool
+	ended    bool
+}
+
+func (r *report) measured(infos []*pipepb.MonitoringInfo) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.set.Add(infos); err != nil {
+		r.log.Warn("metrics of a bundle", "error", err)
+	}
+	r.changed = true
+}
+
+func (r *report) message(importance jobpb.JobMessage_MessageImportance, text string) {
+	if len(text) > reportText/4 {
+		text = text[:reportText/4] + fmt.Sprintf("… (%d bytes more)", len(text)-reportText/4)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.said++
+	r.messages = append(r.messages, Message{N: r.said, Time: time.Now().UTC(), Importance: importance.String(), Text: text})
+	r.text += len(text)
+	for len(r.messages) > reportMessages || r.text > reportText {
+		r.text -= len(r.messages[0].Text)
+		r.messages = r.messages[1:]
+	}
+	r.changed = true
+}
+
+// end is for a task that has failed: there are no reports of it any more.
+func (r *report) end() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ended = true
+}
+
+// encode is the report as it is now; nil when nothing has changed since the last time.
+func (r *report) encode() ([]byte, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.changed || r.ended {
+		return nil, nil
+	}
+	r.changed = false
+	metrics, err := proto.Marshal(&jobpb.MetricResults{Committed: r.set.Snapshot()})
+	if err != nil {
+		return nil, fmt.Errorf("encode a task's metrics: %w", err)
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return json.Marshal(Report{Host: host, Worker: os.Getpid(), Metrics: metrics, Messages: r.messages, Memory: r.memory()})
+}

@@ -1,0 +1,74 @@
+package worker
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
+	"google.golang.org/grpc"
+
+	"trestle/internal/artifact"
+	"trestle/internal/fnapi"
+	"trestle/internal/store/blob"
+)
+
+// stopTimeout is how long harnesses get to end by themselves.
+const stopTimeout = 10 * time.Second
+
+// services are what harnesses connect to.
+type services struct {
+	fn       *fnapi.Server
+	grpc     *grpc.Server
+	bucket   blob.Bucket
+	endpoint string // as harnesses reach it
+	served   chan error
+}
+
+// serveHarnesses starts the Fn API and the artifact service.
+func (w *Worker) serveHarnesses() (_ *services, err error) {
+	s := &services{fn: fnapi.NewServer(w.cfg.Log), served: make(chan error, 1)}
+	listen, advertise := "127.0.0.1:0", "127.0.0.1"
+	if w.job.Advertise != "" {
+		listen, advertise = ":0", w.job.Advertise
+	}
+	listener, err := (&net.ListenConfig{}).Listen(w.ctx, "tcp", listen)
+	if err != nil {
+		return nil, fmt.Errorf("listen for harnesses: %w", err)
+	}
+	s.endpoint = net.JoinHostPort(advertise, strconv.Itoa(listener.Addr().(*net.TCPAddr).Port))
+	if s.bucket, err = blob.Open(w.ctx, w.job.Artifacts.Bucket); err != nil {
+		return nil, errors.Join(fmt.Errorf("the artifact store, from %s: %w", hostname(), err), listener.Close())
+	}
+	store := artifact.NewStore(s.bucket, filepath.Join(w.cfg.Scratch, "incoming"))
+	s.grpc = grpc.NewServer(fnapi.ServerOptions()...)
+	s.fn.Register(s.grpc)
+	jobpb.RegisterArtifactRetrievalServiceServer(s.grpc, artifact.NewRetrieval(store, w.cfg.Log))
+	go func() { s.served <- s.grpc.Serve(listener) }()
+	return s, nil
+}
+
+func (s *services) stop() error {
+	s.fn.Close()
+	s.grpc.Stop()
+	return errors.Join(ignoreStopped(<-s.served), s.bucket.Close())
+}
+
+func ignoreStopped(err error) error {
+	if errors.Is(err, grpc.ErrServerStopped) {
+		return nil
+	}
+	return err
+}
+
+func hostname() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return "this host"
+	}
+	return name
+}

@@ -1,0 +1,48 @@
+package wire
+
+import (
+	"context"
+	"sync"
+)
+
+// Credit bounds the bytes of blocks that are under way to the other end. It is safe for concurrent use.
+type Credit struct {
+	limit int64
+
+	mu       sync.Mutex
+	underWay int64
+	freed    chan struct{} // closed and replaced when credit comes back
+}
+
+// NewCredit makes a credit of so many bytes.
+func NewCredit(limit uint64) *Credit {
+	return &Credit{limit: int64(min(limit, 1<<40)), freed: make(chan struct{})}
+}
+
+// Take waits until a block may be sent: its charge is covered, or nothing is under way.
+func (c *Credit) Take(ctx context.Context, charge int64) error {
+	for {
+		c.mu.Lock()
+		if c.underWay == 0 || c.underWay+charge <= c.limit {
+			c.underWay += charge
+			c.mu.Unlock()
+			return nil
+		}
+		freed := c.freed
+		c.mu.Unlock()
+		select {
+		case <-freed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// Give takes back what the other end says it has passed on. More than is under way is as much as is.
+func (c *Credit) Give(bytes uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.underWay -= int64(min(bytes, uint64(c.underWay)))
+	close(c.freed)
+	c.freed = make(chan struct{})
+}
