@@ -66,7 +66,7 @@ func (w *watched) Write(ctx context.Context, key string, r io.Reader) error {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{t: t, dir: t.TempDir(), scratch: filepath.Join(t.TempDir(), "scratch")}
-	bucket, err := blob.Open(t.Context(), w.dir)
+	bucket, err := blob.Open(t.Context(), w.dir, blob.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -118,7 +118,7 @@ func TestScratchThatCannotBeUsed(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	bucket, err := blob.Open(t.Context(), "mem://")
+	bucket, err := blob.Open(t.Context(), "mem://", blob.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,7 +203,7 @@ const killedHelper = "TRESTLE_TEST_PUT_UNTIL_KILLED"
 
 func putUntilKilled() {
 	dir, scratch, _ := strings.Cut(os.Getenv(killedHelper), "|")
-	bucket, err := blob.Open(context.Background(), dir)
+	bucket, err := blob.Open(context.Background(), dir, blob.Options{})
 	if err != nil {
 		panic(err)
 	}
@@ -276,7 +276,7 @@ func TestStoreInS3(t *testing.T) {
 	}
 	server := httptest.NewServer(gofakes3.New(backend).Server())
 	defer server.Close()
-	bucket, err := blob.Open(t.Context(), "s3://artifacts?region=us-east-1&use_path_style=true&endpoint="+server.URL)
+	bucket, err := blob.Open(t.Context(), "s3://artifacts?region=us-east-1&use_path_style=true&endpoint="+server.URL, blob.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,8 +35,9 @@ type Config struct {
 	Advertise string
 	// Data is the folder for jobs' histories, artifacts and spill. Default: trestle in the user's cache folder.
 	Data string
-	// Artifacts is the URL of the bucket in which artifacts are kept. Default: a folder in Data.
-	Artifacts string
+	// Staging is the URL of the bucket in which artifacts are kept, which other hosts can reach as well. Default: a folder
+	// in Data.
+	Staging string
 	// Memory bounds, in bytes, what jobs together keep in memory of their data. Default 512 MiB: a server is a guest on
 	// a machine on which the harnesses need the memory.
 	Memory int64
@@ -97,8 +98,18 @@ func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
 	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
 		return nil, fmt.Errorf("data folder (--data): %w", err)
 	}
-	if s.bucket, err = blob.Open(ctx, cfg.Artifacts); err != nil {
-		return nil, fmt.Errorf("artifact store (--artifacts): %w", err)
+	if s.bucket, err = blob.Open(ctx, cfg.Staging, blob.Options{}); err != nil {
+		return nil, fmt.Errorf("artifact store (--staging): %w", err)
+	}
+	if cfg.Staging != defaultStaging(cfg.Data) {
+		// A store that cannot be written to is told now, and not to the first who submits a job.
+		remark, err := blob.TryWrite(ctx, s.bucket)
+		if err != nil {
+			return nil, fmt.Errorf("artifact store (--staging): %w", err)
+		}
+		if remark != "" {
+			cfg.Log.Warn("artifact store (--staging): " + remark)
+		}
 	}
 	store := artifact.NewStore(s.bucket, filepath.Join(cfg.Data, "incoming"))
 	staging := artifact.NewStaging(store, cfg.Log)
@@ -156,11 +167,13 @@ func withDefaults(cfg Config) (Config, error) {
 		return cfg, fmt.Errorf("data folder %q: %w", cfg.Data, err)
 	}
 	cfg.Data = data
-	if cfg.Artifacts == "" {
-		cfg.Artifacts = filepath.Join(cfg.Data, "artifacts")
+	if cfg.Staging == "" {
+		cfg.Staging = defaultStaging(cfg.Data)
 	}
 	return cfg, nil
 }
+
+func defaultStaging(data string) string { return filepath.Join(data, "artifacts") }
 
 // Endpoint is the host:port under which clients and harnesses reach the server.
 func (s *Server) Endpoint() string { return s.endpoint }

@@ -13,14 +13,14 @@ import (
 
 // Flags are what a person can set of a server.
 type Flags struct {
-	data, artifacts, memory string
+	data, staging, memory string
 	parallelism             int
 }
 
 // Bind adds the flags to a set.
 func (f *Flags) Bind(set *pflag.FlagSet) {
 	set.StringVar(&f.data, "data", "", "folder for jobs' histories, artifacts and spill (default: trestle in your cache folder)")
-	set.StringVar(&f.artifacts, "artifacts", "", "URL of the bucket for staged artifacts: a folder, or s3://… (default: a folder in --data)")
+	set.StringVar(&f.staging, "staging", "", "URL of the bucket for staged artifacts: s3://bucket/path, file:///shared (default: a folder in --data)")
 	set.StringVar(&f.memory, "memory", humanize.IBytes(server.DefaultMemory), "how much of all jobs' data is kept in memory before it spills to --data")
 	set.IntVar(&f.parallelism, "parallelism", 0, "tasks of a stage, unless the pipeline says (default: the number of cores)")
 }
@@ -34,5 +34,5 @@ func (f *Flags) Config() (server.Config, error) {
 	if f.parallelism < 0 {
 		return server.Config{}, fmt.Errorf("--parallelism %d: must not be negative", f.parallelism)
 	}
-	return server.Config{Data: f.data, Artifacts: f.artifacts, Memory: int64(memory), Parallelism: f.parallelism}, nil
+	return server.Config{Data: f.data, Staging: f.staging, Memory: int64(memory), Parallelism: f.parallelism}, nil
 }

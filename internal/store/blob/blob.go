@@ -1,13 +1,15 @@
-// Package blob keeps whole objects by key in a bucket that is opened by URL: a folder or an S3 bucket in the default
-// build (drivers.go), anything else that gocloud.dev/blob has a driver for by one more blank import there.
+// Package blob keeps whole objects by key in a bucket that is opened by URL: a folder, S3, or anything else that
+// drivers.go links in.
 //
 // # URLs
 //
 //	/var/lib/trestle/blobs           a folder, made if missing; the same as file:///var/lib/trestle/blobs
-//	s3://bucket?region=eu-west-1     S3, with the credentials that the AWS SDK finds (environment, profile, instance role)
-//	s3://bucket?endpoint=http://minio:9000&use_path_style=true&region=x
-//	                                 an S3-compatible server; some also want request_checksum_calculation=when_required
-//	…&prefix=trestle/                any of them: keys live under the prefix
+//	s3://bucket/path?region=eu-west-1    S3; keys live below the path. Credentials, and what else the URL does not say,
+//	                                 as the AWS SDK finds them (AWS_ACCESS_KEY_ID, AWS_PROFILE, instance role, AWS_REGION, …)
+//	s3://bucket/path?endpoint=http://minio:9000      an S3-compatible server, or with AWS_ENDPOINT_URL in the environment;
+//	                                 some also want request_checksum_calculation=when_required
+//
+// Credentials in a URL are refused: it is written to logs and told to other hosts ([Portable]).
 package blob
 
 import (
@@ -17,13 +19,30 @@ import (
 	"io"
 	"iter"
 	"strings"
+	"time"
 )
 
 // ErrNotFound is in the chain of an error about a key that the bucket does not hold.
 var ErrNotFound = errors.New("not found")
 
+// ErrDenied is in the chain of an error about something that the bucket knows how to do and will not do for us.
+var ErrDenied = errors.New("permission denied")
+
 // IsNotFound tells whether err says that the bucket does not hold the key.
 func IsNotFound(err error) bool { return errors.Is(err, ErrNotFound) }
+
+// IsDenied tells whether err says that the bucket refuses us: there are no credentials, or they do not allow it.
+func IsDenied(err error) bool { return errors.Is(err, ErrDenied) }
+
+// Options are how a bucket is opened. The zero value is for one who reads and writes.
+type Options struct {
+	// ReadOnly says that the bucket is somebody else's to make and to sweep: a folder must be there. It does not keep
+	// the caller from writing.
+	ReadOnly bool
+	// Patience is how long nothing may move in an operation before it fails. Default 30 s: it covers a driver's own
+	// attempts, and a part of an upload on a slow line.
+	Patience time.Duration
+}
 
 // Object is what a listing tells of an object.
 type Object struct {
@@ -32,11 +51,11 @@ type Object struct {
 	Size int64
 }
 
-// Bucket holds whole objects. Its methods may be called concurrently. Every error names the operation, the key and the
-// bucket's URL.
+// Bucket holds whole objects. Its methods may be called concurrently. Every error names the operation, the key, the
+// bucket's URL and this host. An operation in which nothing moves for [Options.Patience] fails.
 //
 // A key is a relative slash-separated path without empty, "." or ".." elements; its last element may not end in
-// ".tmp" or ".attrs", which the file driver keeps for itself. Any other key is refused before the bucket is asked.
+// ".tmp" or ".attrs", which drivers keep for themselves. Any other key is refused before the bucket is asked.
 type Bucket interface {
 	// Stat tells an object's size in bytes; ErrNotFound when there is none.
 	Stat(ctx context.Context, key string) (int64, error)
@@ -55,7 +74,7 @@ type Bucket interface {
 	Close() error
 }
 
-// checkKey refuses a key that is not a clean relative path, or that the file driver would take for one of its own files.
+// checkKey refuses a key that is not a clean relative path, or that a driver would take for one of its own files.
 func checkKey(key string) error {
 	for element := range strings.SplitSeq(key, "/") {
 		if element == "" || element == "." || element == ".." {
@@ -65,8 +84,11 @@ func checkKey(key string) error {
 	if strings.ContainsRune(key, 0) {
 		return fmt.Errorf("invalid key %q: it has a NUL byte", key)
 	}
-	if strings.HasSuffix(key, ".tmp") || strings.HasSuffix(key, ".attrs") {
+	if temporary(key) || strings.HasSuffix(key, ".attrs") {
 		return fmt.Errorf("invalid key %q: the endings .tmp and .attrs are reserved", key)
 	}
 	return nil
 }
+
+// temporary tells whether a name is that of a file that is being written.
+func temporary(name string) bool { return strings.HasSuffix(name, ".tmp") }

@@ -24,7 +24,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func open(t *testing.T, location string) blob.Bucket {
 	t.Helper()
-	b, err := blob.Open(t.Context(), location)
+	b, err := blob.Open(t.Context(), location, blob.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +58,7 @@ func TestFolderByURL(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	write(t, open(t, dir+"/sub"), "key", "in sub")
-	if got := string(read(t, open(t, "file://"+dir+"?prefix=sub/"), "key")); got != "in sub" {
+	if got := string(read(t, open(t, "file://"+dir+"/sub"), "key")); got != "in sub" {
 		t.Errorf("got %q", got)
 	}
 }
@@ -73,8 +73,10 @@ func TestS3(t *testing.T) {
 	}
 	testBucket(t, open(t, location), "s3://bucket?endpoint="+u.Query().Get("endpoint"))
 
-	write(t, open(t, location+"&prefix=below/"), "key", "prefixed")
-	if got := string(read(t, open(t, location), "below/key")); got != "prefixed" {
+	below := strings.Replace(location, "?", "/be/low/?", 1)
+	testBucket(t, open(t, below), "s3://bucket/be/low?endpoint="+u.Query().Get("endpoint"))
+	write(t, open(t, below), "key", "prefixed")
+	if got := string(read(t, open(t, location), "be/low/key")); got != "prefixed" {
 		t.Errorf("got %q", got)
 	}
 }
@@ -100,16 +102,19 @@ func TestOpenErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	for location, want := range map[string][]string{
-		"":                        {"the location is empty"},
+		"":                        {"open bucket: the location is empty"},
 		"nfs://host/x":            {"open bucket nfs://host/x: this build has no driver for nfs://; it has file, mem, s3"},
 		"file://srv/data":         {"open bucket file://srv/data: a file URL has no host", "write file:///srv/data"},
 		"s3://bucket?bogus=1":     {`open bucket s3://bucket?bogus=1: unknown query parameter "bogus"`},
 		file:                      {"open bucket file://" + file, "is not a directory"},
 		fakeS3(t, "other") + "&x": {"open bucket s3://other"},
 		strings.Replace(fakeS3(t, "there"), "there", "absent", 1): {"open bucket s3://absent", "there is no such bucket"},
-		"s3://user:secret@b?bogus=1":                              {"open bucket s3://user:xxxxx@b?bogus=1: credentials do not belong in the URL"},
+		"s3://user:secret@b?bogus=1":                              {"open bucket s3://b: credentials do not belong in the URL (user information)", "AWS_ACCESS_KEY_ID"},
+		"s3://b/p?x_access_key=secret":                          {"open bucket s3://b/p: credentials do not belong in the URL (parameter x_access_key)"},
+		"s3://b?prefix=a/b":                                       {"open bucket s3://b?prefix=a/b: write the prefix as the path: s3://b/a/b"},
+		"file:///shared#1":                                        {"write # as %23"},
 	} {
-		b, err := blob.Open(t.Context(), location)
+		b, err := blob.Open(t.Context(), location, blob.Options{})
 		if err == nil {
 			t.Errorf("%s: opened %v", location, b)
 			continue
@@ -119,7 +124,7 @@ func TestOpenErrors(t *testing.T) {
 				t.Errorf("%s: got %q, want %q in it", location, err, part)
 			}
 		}
-		if strings.Contains(err.Error(), "secret") {
+		if strings.Contains(err.Error(), "=secret") || strings.Contains(err.Error(), ":secret") {
 			t.Errorf("the password is in %q", err)
 		}
 	}
@@ -135,7 +140,7 @@ func TestDeadEndpoint(t *testing.T) {
 	t.Setenv("AWS_ACCESS_KEY_ID", "test")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "test")
 	t.Setenv("AWS_MAX_ATTEMPTS", "1")
-	_, err = blob.Open(t.Context(), "s3://b?region=x&use_path_style=true&endpoint=http://"+address)
+	_, err = blob.Open(t.Context(), "s3://b?region=x&endpoint=http://"+address, blob.Options{})
 	if err == nil || !strings.Contains(err.Error(), address) || !strings.Contains(err.Error(), "refused") {
 		t.Errorf("got %v", err)
 	}

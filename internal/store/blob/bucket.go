@@ -6,59 +6,78 @@ import (
 	"fmt"
 	"io"
 	"iter"
-	"os"
-	"path/filepath"
-	"strings"
-
-	gcblob "gocloud.dev/blob"
-	"gocloud.dev/gcerrors"
 )
 
-// bucket is a Bucket over any of gocloud's.
+// driver is what stands behind a bucket. Its methods are as [Bucket]'s of the same name, with these differences: keys
+// are valid, errors name neither key nor bucket, and time limits are the bucket's, which ends ctx.
+type driver interface {
+	stat(ctx context.Context, key string) (int64, error)
+	open(ctx context.Context, key string) (io.ReadCloser, int64, error)
+	write(ctx context.Context, key string, r io.Reader) error
+	// delete may return ErrNotFound.
+	delete(ctx context.Context, key string) error
+	list(ctx context.Context, prefix string) iter.Seq2[Object, error]
+	// check asks once whether the bucket is there.
+	check(ctx context.Context) error
+	close() error
+}
+
+// bucket is a Bucket over any driver.
 type bucket struct {
-	b *gcblob.Bucket
-	// url is what errors call it.
-	url string
+	driver
+	options Options
+	// url is what errors call it; host is this one.
+	url, host string
 }
 
 func (b *bucket) Stat(ctx context.Context, key string) (int64, error) {
 	if err := checkKey(key); err != nil {
 		return 0, b.fail("stat", key, err)
 	}
-	attributes, err := b.b.Attributes(ctx, key)
+	ctx, limit := newLimit(ctx, b.options.Patience)
+	defer limit.end()
+	size, err := b.stat(ctx, key)
 	if err != nil {
-		return 0, b.fail("stat", key, err)
+		return 0, b.fail("stat", key, limit.explain(err))
 	}
-	return attributes.Size, nil
+	return size, nil
 }
 
 func (b *bucket) Open(ctx context.Context, key string) (io.ReadCloser, int64, error) {
 	if err := checkKey(key); err != nil {
 		return nil, 0, b.fail("read", key, err)
 	}
-	r, err := b.b.NewReader(ctx, key, nil)
+	ctx, limit := newLimit(ctx, b.options.Patience)
+	r, size, err := b.open(ctx, key)
 	if err != nil {
+		err = limit.explain(err)
+		limit.end()
 		return nil, 0, b.fail("read", key, err)
 	}
-	return &reader{r: r, bucket: b, key: key}, r.Size(), nil
+	limit.pause() // until the caller reads
+	return &reader{r: r, limit: limit, bucket: b, key: key}, size, nil
 }
 
-// reader names the bucket and key in the errors of a read.
+// reader names the bucket and key in the errors of a read, and ends one in which nothing moves.
 type reader struct {
-	r      *gcblob.Reader
+	r      io.ReadCloser
+	limit  *limit
 	bucket *bucket
 	key    string
 }
 
 func (r *reader) Read(p []byte) (int, error) {
+	r.limit.resume()
+	defer r.limit.pause()
 	n, err := r.r.Read(p)
 	if err != nil && !errors.Is(err, io.EOF) {
-		err = r.bucket.fail("read", r.key, err)
+		err = r.bucket.fail("read", r.key, r.limit.explain(err))
 	}
 	return n, err
 }
 
 func (r *reader) Close() error {
+	r.limit.end()
 	if err := r.r.Close(); err != nil {
 		return r.bucket.fail("close", r.key, err)
 	}
@@ -69,97 +88,66 @@ func (b *bucket) Write(ctx context.Context, key string, r io.Reader) error {
 	if err := checkKey(key); err != nil {
 		return b.fail("write", key, err)
 	}
-	// A writer whose context has ended when it is closed throws away what it got; that is gocloud's way to abort.
-	ctx, abort := context.WithCancel(ctx)
-	defer abort()
-	var file *os.File
-	w, err := b.b.NewWriter(ctx, key, &gcblob.WriterOptions{
-		// With a content type the writer neither sniffs one nor holds the first bytes back.
-		ContentType: "application/octet-stream",
-		BeforeWrite: func(as func(any) bool) error {
-			as(&file) // only the file driver has one
-			return nil
-		},
-	})
-	if err != nil {
-		return b.fail("write", key, err)
-	}
-	_, err = io.Copy(w, r)
-	if err == nil && file != nil {
-		// The file driver renames without a sync: after a power cut the name could be there and the bytes not.
-		err = file.Sync()
-	}
-	if err != nil {
-		abort()
-		if closing := w.Close(); closing != nil && !errors.Is(closing, context.Canceled) {
-			err = fmt.Errorf("%w (and while giving up: %w)", err, closing)
-		}
-		return b.fail("write", key, err)
-	}
-	err = w.Close()
-	if err == nil && file != nil {
-		err = syncFolder(filepath.Dir(file.Name()))
-	}
-	if err != nil {
-		return b.fail("write", key, err)
+	ctx, limit := newLimit(ctx, b.options.Patience)
+	defer limit.end()
+	if err := b.write(ctx, key, source{r, limit}); err != nil {
+		return b.fail("write", key, limit.explain(err))
 	}
 	return nil
 }
 
-// syncFolder makes the new name of a file durable: the temporary file lay in the same folder.
-func syncFolder(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
+// source is what is written: that it takes its time is not the bucket's fault, and that it is asked for more means that
+// the bucket moves.
+type source struct {
+	r     io.Reader
+	limit *limit
+}
+
+func (s source) Read(p []byte) (int, error) {
+	s.limit.pause()
+	defer s.limit.resume()
+	return s.r.Read(p)
 }
 
 func (b *bucket) Delete(ctx context.Context, key string) error {
 	if err := checkKey(key); err != nil {
 		return b.fail("delete", key, err)
 	}
-	if err := b.b.Delete(ctx, key); err != nil && gcerrors.Code(err) != gcerrors.NotFound {
-		return b.fail("delete", key, err)
+	ctx, limit := newLimit(ctx, b.options.Patience)
+	defer limit.end()
+	if err := b.delete(ctx, key); err != nil && !IsNotFound(err) {
+		return b.fail("delete", key, limit.explain(err))
 	}
 	return nil
 }
 
 func (b *bucket) List(ctx context.Context, prefix string) iter.Seq2[Object, error] {
 	return func(yield func(Object, error) bool) {
-		objects := b.b.List(&gcblob.ListOptions{Prefix: prefix})
-		for {
-			object, err := objects.Next(ctx)
-			if errors.Is(err, io.EOF) {
-				return
-			}
+		ctx, limit := newLimit(ctx, b.options.Patience)
+		defer limit.end()
+		for object, err := range b.list(ctx, prefix) {
+			limit.pause()
 			if err != nil {
-				yield(Object{}, b.fail("list", prefix, err))
+				yield(Object{}, b.fail("list", prefix, limit.explain(err)))
 				return
 			}
-			// A folder's temporary files are no objects.
-			if object.IsDir || strings.HasSuffix(object.Key, ".tmp") {
-				continue
-			}
-			if !yield(Object{Key: object.Key, Size: object.Size}, nil) {
+			// What is being written is no object.
+			if !temporary(object.Key) && !yield(object, nil) {
 				return
 			}
+			limit.resume()
 		}
 	}
 }
 
 func (b *bucket) Close() error {
-	if err := b.b.Close(); err != nil {
+	if err := b.close(); err != nil {
 		return fmt.Errorf("close bucket %s: %w", b.url, err)
 	}
 	return nil
 }
 
-// fail names operation, key and bucket, and puts ErrNotFound in the chain where it belongs.
+// fail names operation, key, bucket and host.
 func (b *bucket) fail(operation, key string, err error) error {
-	if gcerrors.Code(err) == gcerrors.NotFound {
-		// The driver's own words ("no such file", a request id) add nothing to "not found" but noise.
-		err = ErrNotFound
-	}
-	return fmt.Errorf("%s %q in bucket %s: %w", operation, key, b.url, err)
+	return fmt.Errorf("%s %q in bucket %s from host %s: %w", operation, key, b.url, b.host, err)
 }

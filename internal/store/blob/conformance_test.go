@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -53,7 +54,7 @@ func testBucket(t *testing.T, b blob.Bucket, where string) {
 		_, statErr := b.Stat(ctx, "absent")
 		_, _, openErr := b.Open(ctx, "absent")
 		for operation, err := range map[string]error{"stat": statErr, "read": openErr} {
-			want := fmt.Sprintf("%s %q in bucket %s: not found", operation, "absent", where)
+			want := fmt.Sprintf("%s %q in bucket %s from host %s: not found", operation, "absent", where, host(t))
 			if !blob.IsNotFound(err) || err.Error() != want {
 				t.Errorf("got %v\nwant %s", err, want)
 			}
@@ -122,12 +123,21 @@ func testBucket(t *testing.T, b blob.Bucket, where string) {
 			for operation, err := range map[string]error{
 				"stat": statErr, "read": openErr, "delete": b.Delete(ctx, key), "write": b.Write(ctx, key, strings.NewReader("")),
 			} {
-				if err == nil || !strings.HasPrefix(err.Error(), fmt.Sprintf("%s %q in bucket %s: invalid key", operation, key, where)) {
+				if err == nil || !strings.HasPrefix(err.Error(), fmt.Sprintf("%s %q in bucket %s from host %s: invalid key", operation, key, where, host(t))) {
 					t.Errorf("got %v", err)
 				}
 			}
 		}
 	})
+}
+
+func host(t *testing.T) string {
+	t.Helper()
+	name, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return name
 }
 
 func write(t *testing.T, b blob.Bucket, key, content string) {

@@ -5,119 +5,79 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"path/filepath"
+	"os"
 	"slices"
 	"strings"
+	"time"
 
 	gcblob "gocloud.dev/blob"
 )
 
-// Open opens the bucket that a URL, or the plain path of a folder, names; the package's documentation has the forms. A
-// folder that is missing is made. Open asks the bucket once whether it is there, so that a wrong name or address is told
-// now and not in the middle of a job. The caller closes the bucket.
-func Open(ctx context.Context, location string) (Bucket, error) {
+const (
+	defaultPatience = 30 * time.Second
+	// openPatience is how long Open waits for the bucket's answer: somebody waits for a server to start.
+	openPatience = 15 * time.Second
+)
+
+// Open opens the bucket that a URL, or the plain path of a folder, names; the package's documentation has the forms.
+// Unless it is opened for reading only, a folder that is missing is made. Open asks the bucket once whether it is there,
+// so that a wrong name or address is told now and not in the middle of a job. The caller closes the bucket.
+func Open(ctx context.Context, location string, options Options) (Bucket, error) {
 	u, err := parse(location)
 	if err != nil {
-		return nil, fmt.Errorf("open bucket %q: %w", location, err)
+		return nil, err
 	}
-	if u.User != nil {
-		return nil, fmt.Errorf("open bucket %s: credentials do not belong in the URL, where logs would show them: "+
-			"give them the driver's own way (for s3, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile)", u.Redacted())
+	if options.Patience == 0 {
+		options.Patience = defaultPatience
 	}
-	name := u.String()
-	if known := gcblob.DefaultURLMux().BucketSchemes(); !slices.Contains(known, u.Scheme) {
-		slices.Sort(known)
-		return nil, fmt.Errorf("open bucket %s: this build has no driver for %s://; it has %s",
-			name, u.Scheme, strings.Join(known, ", "))
+	b := &bucket{options: options, url: display(u), host: hostname()}
+	if b.driver, err = newDriver(ctx, u, options); err != nil {
+		return nil, fmt.Errorf("open bucket %s: %w", u, err)
 	}
-	dir := ""
-	if u.Scheme == "file" {
-		if dir, err = prepareFile(u); err != nil {
-			return nil, fmt.Errorf("open bucket %s: %w", name, err)
-		}
+	ask, limit := newLimit(ctx, min(options.Patience, openPatience))
+	defer limit.end()
+	if err := b.check(ask); err != nil {
+		return nil, errors.Join(fmt.Errorf("open bucket %s from host %s: %w", b.url, b.host, limit.explain(err)), b.driver.close())
 	}
-	b, err := gcblob.OpenBucket(ctx, u.String())
-	if err != nil {
-		// gocloud's option errors begin with the very words that ours do.
-		if short, ok := strings.CutPrefix(err.Error(), "open bucket "+u.String()+": "); ok {
-			err = errors.New(short)
-		}
-		return nil, fmt.Errorf("open bucket %s: %w", name, err)
-	}
-	ok, err := b.IsAccessible(ctx)
-	if err == nil && !ok {
-		err = errors.New("there is no such bucket; create it, or correct the name")
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open bucket %s: %w", name, err), b.Close())
-	}
-	if dir != "" {
-		if err := sweep(dir); err != nil {
-			return nil, errors.Join(fmt.Errorf("open bucket %s: %w", name, err), b.Close())
-		}
-	}
-	return &bucket{b: b, url: strings.TrimSuffix(withoutQuery(u), "/")}, nil
+	return b, nil
 }
 
-// parse takes a URL or a plain path for what it is.
-func parse(location string) (*url.URL, error) {
-	if location == "" {
-		return nil, errors.New("the location is empty: give a folder or a URL such as s3://bucket")
+func newDriver(ctx context.Context, u *url.URL, options Options) (driver, error) {
+	known := gcblob.DefaultURLMux().BucketSchemes()
+	switch {
+	case u.Scheme == "file":
+		return newFolder(ctx, u.Path, options)
+	case slices.Contains(known, u.Scheme):
+		return newCloud(ctx, u)
+	default:
+		slices.Sort(known)
+		return nil, fmt.Errorf("this build has no driver for %s://; it has %s", u.Scheme, strings.Join(known, ", "))
 	}
-	if !strings.Contains(location, "://") {
-		abs, err := filepath.Abs(location)
-		if err != nil {
-			return nil, err
-		}
-		return &url.URL{Scheme: "file", Path: abs}, nil
-	}
-	u, err := url.Parse(location)
+}
+
+// newCloud opens a bucket of gocloud's whose URL names it by the host, and lets keys live below the path.
+func newCloud(ctx context.Context, u *url.URL) (driver, error) {
+	whole := *u
+	whole.Path, whole.RawPath = "", ""
+	b, err := gcblob.OpenBucket(ctx, whole.String())
 	if err != nil {
-		var parseError *url.Error
-		if errors.As(err, &parseError) {
-			err = parseError.Err // without a second copy of the location
+		// gocloud's option errors begin with the very words that ours do.
+		if short, ok := strings.CutPrefix(err.Error(), "open bucket "+whole.String()+": "); ok {
+			err = errors.New(short)
 		}
 		return nil, err
 	}
-	return u, nil
+	if prefix := strings.Trim(u.Path, "/"); prefix != "" {
+		b = gcblob.PrefixedBucket(b, prefix+"/")
+	}
+	return &gocloud{b: b, credentials: howToAuthenticate(u.Scheme)}, nil
 }
 
-// prepareFile sets the options that the rest of the package relies on, and returns the folder: it is made when missing,
-// temporary files lie beside the objects (a rename across file systems is not atomic), and there are no side files.
-func prepareFile(u *url.URL) (string, error) {
-	dir := u.Path
-	switch u.Host {
-	case "", "localhost":
-	case ".":
-		dir = strings.TrimPrefix(dir, "/")
-	default:
-		return "", fmt.Errorf("a file URL has no host, but this one has %q: write file:///%s%s for a folder on this machine",
-			u.Host, u.Host, u.Path)
+// hostname names this host in errors.
+func hostname() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return "unknown"
 	}
-	if dir == "" {
-		return "", errors.New("the path is empty")
-	}
-	q := u.Query()
-	q.Set("create_dir", "true")
-	q.Set("no_tmp_dir", "true")
-	q.Set("metadata", "skip")
-	u.RawQuery = q.Encode()
-	return filepath.Abs(dir)
-}
-
-// withoutQuery is the URL as errors name it: options are noise there, but for the prefix and the endpoint, which tell
-// where the object is.
-func withoutQuery(u *url.URL) string {
-	short := *u
-	q := url.Values{}
-	for _, k := range []string{"endpoint", "prefix"} {
-		if v := u.Query().Get(k); v != "" {
-			q.Set(k, v)
-		}
-	}
-	short.RawQuery = q.Encode()
-	if unescaped, err := url.QueryUnescape(short.RawQuery); err == nil {
-		short.RawQuery = unescaped
-	}
-	return short.Redacted()
+	return name
 }
