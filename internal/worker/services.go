@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -41,8 +40,8 @@ func (w *Worker) serveHarnesses() (_ *services, err error) {
 		return nil, fmt.Errorf("listen for harnesses: %w", err)
 	}
 	s.endpoint = net.JoinHostPort(advertise, strconv.Itoa(listener.Addr().(*net.TCPAddr).Port))
-	if s.bucket, err = blob.Open(w.ctx, w.job.Artifacts.Bucket); err != nil {
-		return nil, errors.Join(fmt.Errorf("the artifact store, from %s: %w", hostname(), err), listener.Close())
+	if s.bucket, err = blob.Open(w.ctx, w.job.Artifacts.Bucket, blob.Options{ReadOnly: true}); err != nil {
+		return nil, errors.Join(fmt.Errorf("the artifact store: %w", err), listener.Close())
 	}
 	store := artifact.NewStore(s.bucket, filepath.Join(w.cfg.Scratch, "incoming"))
 	s.grpc = grpc.NewServer(fnapi.ServerOptions()...)
@@ -63,12 +62,4 @@ func ignoreStopped(err error) error {
 		return nil
 	}
 	return err
-}
-
-func hostname() string {
-	name, err := os.Hostname()
-	if err != nil {
-		return "this host"
-	}
-	return name
 }
