@@ -44,6 +44,10 @@ suites_go := $(sdk)/validates-go-$(beam_go)/ready
 suites_java_version := $(shell sed -n 's:.*<beam.version>\(.*\)</beam.version>.*:\1:p' test/validates/java/pom.xml)
 suites_java := $(sdk)/validates-java-$(suites_java_version)/ready
 suites := $(suites_python) $(suites_go) $(suites_java) $(typescript)
+# The Flink versions that the adapter is for: the line with long-term support, and the newest.
+flink_versions := 1.20.5 2.3.0
+flink = $(sdk)/flink-$(1)/ready
+flinks := $(foreach v,$(flink_versions),$(call flink,$(v)))
 lint := build/tools/golangci-lint
 # The engines' adapters, where the program embeds them. Not under version control: `go build` works without them.
 adapters := $(addprefix internal/engine/flink/adapter/trestle-flink-,1.20.jar 2.jar)
@@ -90,6 +94,17 @@ validates validates-quick: build $(suites)
 	  -beam "$$(go list -m -f '{{.Dir}}' github.com/apache/beam/sdks/v2)" \
 	  -versions 'Python $(beam_python), Go $(beam_go), Java $(suites_java_version), TypeScript $(beam_typescript); Trestle $(VERSION)'
 
+# A Flink cluster that stays until flink-down, for development (see test/flink).
+FLINK ?= $(firstword $(flink_versions))
+.PHONY: flink-up flink-down
+flink-up: $(call flink,$(FLINK))
+	@go build -o build/flink/driver ./test/flink
+	@build/flink/driver -flink $(abspath $(dir $<)) up
+
+flink-down:
+	@go build -o build/flink/driver ./test/flink
+	@build/flink/driver down
+
 # The set-up goes first and side by side, since it waits for the network more than it computes; then one thing after
 # another, the cheap ones first, so that a failure shows early and its output stands alone. All are tried (-k).
 test:
@@ -97,7 +112,7 @@ test:
 	@$(MAKE) --no-print-directory -k -j 1 build vet lint unit race fuzz adapters-test validates-quick wordcount \
 	  SDK='python go java typescript' ENVIRONMENT='loopback process run'
 
-setup: $(lint) $(text) $(python) $(go) $(java) $(typescript) $(suites) $(adapters)
+setup: $(lint) $(text) $(python) $(go) $(java) $(typescript) $(suites) $(adapters) $(flinks)
 
 vet:
 	go vet ./...
@@ -105,8 +120,9 @@ vet:
 lint: $(lint)
 	$(lint) run
 
-# With the SDKs set up, their own staging clients are tested against ours.
-unit: $(python) $(typescript)
+# With the SDKs set up, their own staging clients are tested against ours; with Flink, the rig of its cluster.
+unit: $(python) $(typescript) $(flinks)
+	TRESTLE_TEST_FLINK='$(subst $() ,:,$(abspath $(dir $(flinks))))' \
 	TRESTLE_TEST_PYTHON='$(abspath $(dir $(python)))/bin/python' TRESTLE_TEST_TYPESCRIPT='$(abspath $(dir $(typescript)))' go test ./...
 
 race:
@@ -182,6 +198,14 @@ $(suites_java): test/validates/java/pom.xml $(wildcard test/validates/java/src/m
 $(adapters) &: $(shell find adapters/java -name pom.xml -o -path '*/src/main/*.java')
 	@$(quietly) "the engines' adapters" build/log/adapters.log mvn -B -q -f adapters/java/pom.xml -DskipTests package
 	@cp adapters/java/flink-1.20/target/trestle-flink-1.20.jar adapters/java/flink-2/target/trestle-flink-2.jar $(dir $(firstword $@))
+
+# A cluster may run on the jars of an earlier set-up, so they are exchanged at once.
+$(flinks): $(sdk)/flink-%/ready: test/flink/pom.xml
+	@$(quietly) 'Flink $*' build/log/flink-$*.log bash -euc \
+	  'rm -rf $(@D)/new; mvn -B -q -f $< -Dflink.version=$* -DincludeScope=runtime -DoutputDirectory="$(abspath $(@D))/new" \
+	   org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies; \
+	   rm -rf $(@D)/lib; mv $(@D)/new $(@D)/lib'
+	@touch $@
 
 # A module of its own, so that the linter's two hundred dependencies stay out of trestle's.
 $(lint): tools/go.mod tools/go.sum

@@ -1,0 +1,25 @@
+// Command flink makes a Flink cluster out of one machine, and is about to prove Trestle on it: four hosts (job server,
+// JobManager, two TaskManagers) and one for storage, each a set of namespaces with an address, a name, processes and a /tmp
+// of its own (see test/cluster), so that no disk is shared but what is installed.
+//
+// For development, a cluster by one command, which stays until it is taken down:
+//
+//	make flink-up FLINK=1.20.5         # or 2.3.0; says every host's address
+//	make flink-down
+//
+// and in between (each takes -dir, the cluster's folder, build/flink/dev by default):
+//
+//	build/flink/driver status                                  # the hosts, their processes
+//	build/flink/driver exec jobserver bin/trestle serve …      # a command on a host, in the foreground
+//	build/flink/driver kill taskmanager1                       # kill -9 of Flink's process there
+//	build/flink/driver start taskmanager1                      # and a new one
+//	build/flink/driver crash taskmanager1                      # the whole host, as by a power cut; start boots it again
+//	build/flink/driver smoke                                   # a small job of Flink's own
+//
+// Logs are in the cluster's folder, log/HOST-PROCESS.log; a host's /tmp is hosts/HOST/tmp there. On a host the machine's disk
+// is as it is, but read-only: binaries, SDKs and texts are where they are; what is written goes to /tmp. The hosts find one
+// another by name (http://jobmanager:8081) and this machine by its address in their network, which status prints; this
+// machine finds them by address. They reach nothing else.
+//
+// Without root, or with -plain, the hosts are plain: addresses 127.x.y.z, a folder each, no names.
+package main
