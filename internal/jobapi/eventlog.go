@@ -90,8 +90,9 @@ func (l *eventLog) info() *jobpb.JobInfo {
 }
 
 // happen applies an event, and returns the state that it leads to and whether that is another one than before. An
-// event that cannot happen in the job's state changes nothing, and the error wraps [job.ErrTransition]. The change is
-// durable when happen returns; where the disk refuses it, a job that has begun changes its state none the less.
+// event that cannot happen in the job's state changes nothing, and the error wraps [job.ErrTransition]. Changes
+// to CANCELLING and to terminal states are durable when happen returns; where the disk refuses them, the job changes its
+// state none the less.
 func (l *eventLog) happen(e job.Event) (st job.State, changed bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -115,7 +116,7 @@ func (l *eventLog) happenLocked(e job.Event) (st job.State, changed bool, err er
 		}
 	}
 	change := &job.StateChange{JobStateEvent: &jobpb.JobStateEvent{State: next, Timestamp: timestamppb.New(l.clock())}}
-	if err := l.appendLocked(change, journal.Synced); err != nil && e == job.Submitted {
+	if err := l.appendLocked(change, durability(next)); err != nil && e == job.Submitted {
 		return before, false, err
 	}
 	if err := l.life.Apply(change); err != nil {
@@ -126,6 +127,13 @@ func (l *eventLog) happenLocked(e job.Event) (st job.State, changed bool, err er
 		close(l.ended)
 	}
 	return next, true, nil
+}
+
+// durability is what a state's record waits for. What a client is told must still hold when the machine has stopped: that
+// the end of a job was asked for, and how it ended; that it is STARTING, too, but for that Run itself waits. A job that
+// is RUNNING is to the next server what one that is STARTING is.
+func durability(st job.State) journal.Durability {
+	return journal.Durability(st != jobpb.JobState_STARTING && st != jobpb.JobState_RUNNING)
 }
 
 // message adds a message, unless the job has ended: a stream ends with the terminal state.
@@ -183,12 +191,13 @@ func (l *eventLog) addLocked(m *job.Message) {
 	}
 }
 
-// accepted notes the handle by which the engine finds the job again.
+// accepted notes the handle by which the engine finds the job again. It is durable when accepted returns; an engine that
+// finds nothing again has no handle, and nothing waits for that to be written.
 func (l *eventLog) accepted(handle string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r := &job.Accepted{Handle: handle, Time: timestamppb.New(l.clock())}
-	if l.appendLocked(r, journal.Synced) != nil {
+	if l.appendLocked(r, journal.Durability(handle != "")) != nil {
 		return
 	}
 	if err := l.life.Apply(r); err != nil {
@@ -254,6 +263,17 @@ func (l *eventLog) appendLocked(r job.Record, d journal.Durability) error {
 		l.lost++
 	}
 	return err
+}
+
+// sync makes durable what has been written.
+func (l *eventLog) sync() error {
+	l.mu.Lock()
+	j := l.journal
+	l.mu.Unlock()
+	if j == nil {
+		return nil // closed, and durable by that
+	}
+	return j.Sync()
 }
 
 // openLocked opens the journal for writing where it is not.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
@@ -74,22 +75,21 @@ func (s *Service) check(ctx context.Context, p *pipepb.Pipeline, options *struct
 	return s.cfg.Runner.Check(ctx, p, options)
 }
 
-// keep makes the job's folder. The event log's first record comes last: a folder without it is none of a job's.
+// keep makes the job's folder. The event log's first record comes last: a folder without it is none of a job's. None of
+// it is durable until Run, without which it is worth nothing; but the disk begins with it now, while the client stages.
 func (s *Service) keep(name string, p *pipepb.Pipeline, options *structpb.Struct) (*entry, error) {
 	id, dir, err := s.makeFolder(name)
 	if err != nil {
 		return nil, err
 	}
 	e, err := s.fill(id, dir, name, p, options)
-	if err == nil {
-		err = syncDir(s.dir)
-	}
 	if err != nil {
-		if e != nil {
-			err = errors.Join(err, e.seal())
-		}
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
+	e.durable = sync.OnceValue(func() error {
+		return errors.Join(syncFile(filepath.Join(dir, pipelineFile)), e.sync(), syncFile(s.dir))
+	})
+	s.syncing.Go(func() { _ = e.durable() }) // Run tells what it says
 	return e, nil
 }
 
@@ -98,7 +98,7 @@ func (s *Service) fill(id, dir, name string, p *pipepb.Pipeline, options *struct
 	if err != nil {
 		return nil, fmt.Errorf("encode the pipeline: %w", err)
 	}
-	if err := writeFile(filepath.Join(dir, pipelineFile), b); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, pipelineFile), b, 0o644); err != nil {
 		return nil, fmt.Errorf("write the pipeline: %w", err)
 	}
 	now := s.cfg.Clock()
@@ -121,7 +121,7 @@ func (s *Service) fill(id, dir, name string, p *pipepb.Pipeline, options *struct
 	if err != nil {
 		return nil, err
 	}
-	if err := e.journal.Append(record, journal.Synced); err != nil {
+	if err := e.journal.Append(record, journal.Buffered); err != nil {
 		return nil, errors.Join(err, e.journal.Close())
 	}
 	return e, nil
@@ -185,24 +185,11 @@ func jobName(requested string, options *structpb.Struct) string {
 	return "job"
 }
 
-// writeFile writes a file durably, but for its name in its folder.
-func writeFile(path string, b []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+// syncFile makes a file's contents, or the names in a folder, durable.
+func syncFile(path string) error {
+	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Sync()
-	}
-	return errors.Join(err, f.Close())
-}
-
-// syncDir makes the names in a folder durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return errors.Join(f.Sync(), f.Close())
 }

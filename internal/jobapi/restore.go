@@ -31,7 +31,7 @@ func (s *Service) restore() error {
 			s.jobs[e.id] = e
 			s.resume(e)
 		case errors.Is(err, errUnfinished):
-			s.cfg.Log.Warn("removing a job that was never prepared to its end; no client knows of it", "folder", e.dir)
+			s.cfg.Log.Warn("removing a job that was never prepared to its end; no client can run it", "folder", e.dir)
 			if err := os.RemoveAll(e.dir); err != nil {
 				return err
 			}
@@ -76,6 +76,10 @@ func (e *entry) load() error {
 		e.sealed, e.metrics = true, nil
 		return j.Close()
 	case e.life.State == jobpb.JobState_STOPPED:
+		if info, err := os.Stat(filepath.Join(e.dir, pipelineFile)); err != nil || info.Size() != e.life.Pipeline.Size {
+			// The machine stopped before Run: what Prepare writes is not durable until then.
+			return errors.Join(errUnfinished, j.Close())
+		}
 		// Opened again when there is something to read or to write: there may be many that no one ever asks for.
 		return j.Close()
 	}

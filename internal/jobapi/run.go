@@ -32,6 +32,7 @@ type entry struct {
 	released  chan struct{}      // closed when nothing of the job runs any more; nil before something does
 	polled    bool               // GetState was called since Run
 	left      bool               // the run goes on without this server
+	durable   func() error       // makes what Prepare has written durable; nil for a job of an earlier server
 }
 
 func (s *Service) newEntry(id, dir string) *entry {
@@ -41,8 +42,8 @@ func (s *Service) newEntry(id, dir string) *entry {
 	}}
 }
 
-// Run hands a prepared job to the engine. It answers once the artifacts are there and the job is STARTING; what goes
-// wrong from then on makes the job FAILED, with a message. A job whose artifacts are not there stays as it was, and may
+// Run hands a prepared job to the engine. It answers once the artifacts are there and the job is durably STARTING; what
+// goes wrong from then on makes the job FAILED, with a message. A job whose artifacts are not there stays as it was, and may
 // be run again.
 func (s *Service) Run(ctx context.Context, req *jobpb.RunJobRequest) (*jobpb.RunJobResponse, error) {
 	if err := s.enter(); err != nil {
@@ -140,6 +141,12 @@ func (s *Service) begin(e *entry, p *pipepb.Pipeline) error {
 		}
 		s.finish(e)
 	}()
+	// The client is told of a job that outlives the machine; the engine need not wait for that.
+	if err := errors.Join(e.durable(), e.sync()); err != nil {
+		e.message(jobpb.JobMessage_JOB_MESSAGE_ERROR, fmt.Sprintf("The job is cancelled, because its log cannot be kept: %v", err))
+		s.cancel(e)
+		return refusal(codes.Internal, fmt.Sprintf("run job %s: %v", e.id, err))
+	}
 	return nil
 }
 

@@ -96,6 +96,8 @@ type Service struct {
 	gate    sync.RWMutex
 	closing bool
 
+	syncing sync.WaitGroup // those that make what Prepare has written durable
+
 	mu   sync.Mutex
 	jobs map[string]*entry
 }
@@ -160,6 +162,7 @@ func (s *Service) Close(ctx context.Context) error {
 		err = fmt.Errorf("jobs have not ended: %s: %w", strings.Join(left, ", "), context.Cause(ctx))
 	}
 	s.stop()
+	s.syncing.Wait()
 	for _, e := range all {
 		s.cfg.Staging.Forget(e.id)
 		err = errors.Join(err, e.seal())

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
@@ -73,6 +74,7 @@ type Server struct {
 	bucket   blob.Bucket
 	memory   *shuffle.Budget
 	served   chan error // gets what Serve returned
+	warming  sync.WaitGroup
 }
 
 // Start starts a server; it accepts jobs when Start returns. Whatever prevents it is an error that says what and where,
@@ -145,6 +147,11 @@ func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
 	jobpb.RegisterArtifactStagingServiceServer(s.grpc, staging)
 	jobpb.RegisterArtifactRetrievalServiceServer(s.grpc, artifact.NewRetrieval(store, cfg.Log))
 	go func() { s.served <- s.grpc.Serve(listener) }()
+	s.warming.Go(func() {
+		if err := warm(); err != nil {
+			cfg.Log.Warn("prepare for the first job", "error", err)
+		}
+	})
 	return s, nil
 }
 
@@ -189,6 +196,7 @@ const stopGrace = 3 * time.Second
 
 // Stop cancels what runs, waits for it until ctx is done, and closes everything. It is called once.
 func (s *Server) Stop(ctx context.Context) error {
+	s.warming.Wait()
 	// Jobs first: their harnesses end while the Fn API is still there, and clients read CANCELLED.
 	err := s.jobs.Close(ctx)
 	s.fn.Close()

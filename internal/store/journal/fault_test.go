@@ -19,6 +19,7 @@ type faulty struct {
 	*os.File
 	write, sync, truncate bool
 	partial               int // what a failing write writes none the less
+	syncs                 int
 }
 
 func (f *faulty) WriteAt(b []byte, off int64) (int, error) {
@@ -33,6 +34,7 @@ func (f *faulty) Sync() error {
 	if f.sync {
 		return errDisk
 	}
+	f.syncs++
 	return f.File.Sync()
 }
 
@@ -116,19 +118,61 @@ func TestUnknownEndIsFinal(t *testing.T) {
 	}
 }
 
-// TestFailedCreateLeavesNothing: neither a header that is not written whole nor one that is not synced is left behind.
+// TestFailedCreateLeavesNothing: a header that is not written whole is not left behind.
 func TestFailedCreateLeavesNothing(t *testing.T) {
-	for _, f := range []*faulty{{write: true, partial: 3}, {sync: true}} {
-		path := filepath.Join(t.TempDir(), "journal")
-		_, err := journal.Create(path, journal.Options{Wrap: func(file *os.File) journal.File {
-			f.File = file
-			return f
-		}})
-		if !errors.Is(err, errDisk) {
-			t.Errorf("Create: %v; want the disk's error", err)
-		}
-		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("the file is still there: %v", err)
+	f := &faulty{write: true, partial: 3}
+	path := filepath.Join(t.TempDir(), "journal")
+	_, err := journal.Create(path, journal.Options{Wrap: func(file *os.File) journal.File {
+		f.File = file
+		return f
+	}})
+	if !errors.Is(err, errDisk) {
+		t.Errorf("Create: %v; want the disk's error", err)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the file is still there: %v", err)
+	}
+}
+
+// TestSyncs: the disk is asked where durability is, and only where something has been written since.
+func TestSyncs(t *testing.T) {
+	j, f, _ := createFaulty(t)
+	expect := func(after string, want int) {
+		t.Helper()
+		if f.syncs != want {
+			t.Errorf("%d syncs after %s; want %d", f.syncs, after, want)
 		}
 	}
+	appendAll(t, j, "one", "two")
+	expect("Create and buffered records", 0)
+	for range 2 {
+		if err := j.Sync(); err != nil {
+			t.Fatal(err)
+		}
+		expect("Sync", 1)
+	}
+	if err := j.Append([]byte("three"), journal.Synced); err != nil {
+		t.Fatal(err)
+	}
+	expect("a synced record", 2)
+	closeAll(t, j)
+	expect("Close of what is durable", 2)
+	if err := j.Sync(); err != nil {
+		t.Errorf("Sync after Close: %v", err)
+	}
+
+	j, f, _ = createFaulty(t)
+	appendAll(t, j, "one")
+	closeAll(t, j)
+	expect("Close of what is not", 1)
+	j, f, _ = createFaulty(t)
+	f.sync = true
+	if err := j.Sync(); !errors.Is(err, errDisk) {
+		t.Errorf("Sync: %v; want the disk's error", err)
+	}
+	f.sync = false
+	if err := j.Append(nil, journal.Buffered); !errors.Is(err, errDisk) {
+		t.Errorf("Append after a sync that failed: %v; want the same error", err)
+	}
+	closeAll(t, j)
 }

@@ -127,6 +127,14 @@ func (s *scanner) header() error {
 		return s.failed(err)
 	}
 	if !bytes.HasPrefix(h, []byte(magic)) {
+		// As below: the file had grown, and nothing of it was written.
+		zeros, err := s.onlyZeros(h)
+		switch {
+		case err != nil:
+			return s.failed(err)
+		case zeros:
+			return errTorn
+		}
 		return s.corrupt("the file is no journal")
 	}
 	if v := binary.LittleEndian.Uint32(h[len(magic):]); v != Version {

@@ -71,10 +71,14 @@ type Options struct {
 type Journal struct {
 	path string
 
+	syncing sync.Mutex // held while the disk is waited for; taken before write
+	named   bool       // the file's name is durable; under syncing
+
 	write sync.Mutex // held over a whole Append, so that records do not mix
 	file  File
 	buf   []byte
 	fatal error // the file's end is not known any more; under write
+	dirty bool  // something was written that was not synced; under write
 
 	mu      sync.Mutex
 	end     int64         // readers go no further
@@ -82,19 +86,15 @@ type Journal struct {
 	closed  bool
 }
 
-// Create makes a new journal; it is an error (fs.ErrExist) when there is a file at path. The file is there durably when
-// Create returns.
+// Create makes a new journal; it is an error (fs.ErrExist) when there is a file at path. The file is durable, and its
+// name in its folder, with the first record that is.
 func Create(path string, o Options) (*Journal, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("create journal: %w", err)
 	}
 	j := newJournal(path, f, o)
-	err = j.writeHeader()
-	if err == nil {
-		err = syncDir(filepath.Dir(path))
-	}
-	if err != nil {
+	if err := j.writeHeader(); err != nil {
 		return nil, errors.Join(fmt.Errorf("create journal %s: %w", path, err), j.file.Close(), os.Remove(path))
 	}
 	j.end = int64(headerSize)
@@ -126,10 +126,9 @@ func newJournal(path string, f *os.File, o Options) *Journal {
 func header() []byte { return binary.LittleEndian.AppendUint32([]byte(magic), Version) }
 
 func (j *Journal) writeHeader() error {
-	if _, err := j.file.WriteAt(header(), 0); err != nil {
-		return err
-	}
-	return j.file.Sync()
+	j.dirty = true
+	_, err := j.file.WriteAt(header(), 0)
+	return err
 }
 
 func (j *Journal) recover(f *os.File, log *slog.Logger, visit func([]byte) error) error {
@@ -139,27 +138,22 @@ func (j *Journal) recover(f *os.File, log *slog.Logger, visit func([]byte) error
 	}
 	size := info.Size()
 	if size < int64(headerSize) {
-		// Killed between the file's creation and its header: no record can have been written.
+		// Killed between the file's creation and its header, or the header is not on the disk: no record was written.
 		start := make([]byte, size)
 		if _, err := j.file.ReadAt(start, 0); err != nil {
 			return err
 		}
-		if !bytes.HasPrefix(header(), start) {
+		if !bytes.HasPrefix(header(), start) && !bytes.Equal(start, make([]byte, size)) {
 			return fmt.Errorf("%w: %s at offset 0: the file is no journal", ErrCorrupt, j.path)
 		}
-		if err := j.cut(log, size, 0); err != nil {
-			return err
-		}
-		if err := j.writeHeader(); err != nil {
-			return err
-		}
-		j.end = int64(headerSize)
-		return nil
+		return j.begin(log, size)
 	}
 	r := newScanner(j.path, j.file, size)
 	for {
 		record, err := r.next()
 		switch {
+		case errors.Is(err, errTorn) && r.offset == 0:
+			return j.begin(log, size)
 		case errors.Is(err, errTorn):
 			j.end = r.offset
 			return j.cut(log, size, r.offset)
@@ -173,6 +167,18 @@ func (j *Journal) recover(f *os.File, log *slog.Logger, visit func([]byte) error
 			return fmt.Errorf("%s: record at offset %d: %w", j.path, r.start, err)
 		}
 	}
+}
+
+// begin writes a file anew to whose header its maker did not come.
+func (j *Journal) begin(log *slog.Logger, size int64) error {
+	if err := j.cut(log, size, 0); err != nil {
+		return err
+	}
+	if err := j.writeHeader(); err != nil {
+		return err
+	}
+	j.end = int64(headerSize)
+	return nil
 }
 
 func (j *Journal) cut(log *slog.Logger, size, to int64) error {
@@ -196,6 +202,10 @@ func (j *Journal) Append(record []byte, d Durability) error {
 	if len(record) > MaxRecord {
 		return fmt.Errorf("append to %s: a record of %d bytes, and %d are the most", j.path, len(record), MaxRecord)
 	}
+	if d == Synced {
+		j.syncing.Lock()
+		defer j.syncing.Unlock()
+	}
 	j.write.Lock()
 	defer j.write.Unlock()
 	if j.fatal != nil {
@@ -208,6 +218,7 @@ func (j *Journal) Append(record []byte, d Durability) error {
 		return fmt.Errorf("append to %s: %w", j.path, ErrClosed)
 	}
 	j.buf = appendFrame(j.buf[:0], record)
+	j.dirty = true
 	next := end + int64(len(j.buf))
 	if _, err := j.file.WriteAt(j.buf, end); err != nil {
 		err = fmt.Errorf("append to %s: %w", j.path, err)
@@ -218,8 +229,7 @@ func (j *Journal) Append(record []byte, d Durability) error {
 		return err
 	}
 	if d == Synced {
-		// After a failed sync the kernel may drop what it could not write: nothing later can be trusted.
-		if err := j.file.Sync(); err != nil {
+		if err := j.toDisk(); err != nil {
 			j.fatal = errors.Join(fmt.Errorf("append to %s: %w", j.path, err), j.file.Truncate(end))
 			return j.fatal
 		}
@@ -235,6 +245,53 @@ func (j *Journal) Append(record []byte, d Durability) error {
 	return nil
 }
 
+// Sync makes all records durable that Append has written. It holds up no Append of a buffered record.
+func (j *Journal) Sync() error {
+	j.syncing.Lock()
+	defer j.syncing.Unlock()
+	j.write.Lock()
+	j.mu.Lock()
+	closed := j.closed // and synced
+	j.mu.Unlock()
+	dirty, err := j.dirty, j.fatal
+	j.dirty = false
+	j.write.Unlock()
+	if closed || err != nil {
+		return err
+	}
+	if err = j.syncAll(dirty); err != nil {
+		j.write.Lock()
+		defer j.write.Unlock()
+		j.fatal = fmt.Errorf("sync %s: %w", j.path, err)
+		return j.fatal
+	}
+	return nil
+}
+
+// toDisk is Sync for one who holds both locks.
+func (j *Journal) toDisk() error {
+	err := j.syncAll(j.dirty)
+	j.dirty = j.dirty && err != nil
+	return err
+}
+
+// syncAll makes the file durable as it is, unless it is, and its name. After a failure the kernel may drop what it could
+// not write: nothing later can be trusted. The caller holds the lock for syncing.
+func (j *Journal) syncAll(dirty bool) error {
+	if dirty {
+		if err := j.file.Sync(); err != nil {
+			return err
+		}
+	}
+	if !j.named {
+		if err := syncDir(filepath.Dir(j.path)); err != nil {
+			return err
+		}
+		j.named = true
+	}
+	return nil
+}
+
 // keepBuffer is the largest buffer that a journal holds on to between records: most records are messages of a line or
 // two.
 const keepBuffer = 16 << 10
@@ -247,6 +304,8 @@ func (j *Journal) Size() int64 {
 
 // Close syncs and closes the file. Readers come to the end: io.EOF after the last record. It is idempotent.
 func (j *Journal) Close() error {
+	j.syncing.Lock()
+	defer j.syncing.Unlock()
 	j.write.Lock()
 	defer j.write.Unlock()
 	j.mu.Lock()
@@ -261,7 +320,7 @@ func (j *Journal) Close() error {
 	}
 	var sync error
 	if j.fatal == nil {
-		sync = j.file.Sync()
+		sync = j.toDisk()
 	}
 	if err := errors.Join(sync, j.file.Close()); err != nil {
 		return fmt.Errorf("close journal %s: %w", j.path, err)

@@ -269,6 +269,25 @@ func TestPowerLost(t *testing.T) {
 			t.Fatalf("%d zeros (-want +got):\n%s", zeros, d)
 		}
 	}
+	// Nothing came to the disk but the file's length.
+	for zeros := range 40 {
+		write(t, path, make([]byte, zeros))
+		if d := cmp.Diff([]string{}, readFile(t, path)); d != "" {
+			t.Fatalf("a file of %d zeros, read (-want +got):\n%s", zeros, d)
+		}
+		j, got, err := open(path, journal.Options{})
+		if err != nil {
+			t.Fatalf("a file of %d zeros: %v", zeros, err)
+		}
+		appendAll(t, j, "anew")
+		closeAll(t, j)
+		if d := cmp.Diff([]string{}, got); d != "" {
+			t.Fatalf("a file of %d zeros (-want +got):\n%s", zeros, d)
+		}
+		if d := cmp.Diff([]string{"anew"}, readFile(t, path)); d != "" {
+			t.Fatalf("a file of %d zeros, written anew (-want +got):\n%s", zeros, d)
+		}
+	}
 	// The last record's own bytes did not come to the disk.
 	write(t, path, append(whole[:len(whole)-2:len(whole)-2], 0, 0))
 	j, got, err := open(path, journal.Options{})

@@ -4,11 +4,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
@@ -18,7 +20,7 @@ import (
 
 // Measured is what the command prints.
 type Measured struct {
-	// Seconds is from the pipeline's submission to its end, without the start of this process.
+	// Seconds is from the pipeline's submission to its end, without the start of this process; the median of several runs.
 	Seconds float64 `json:"seconds"`
 	Records int64   `json:"records"`
 }
@@ -30,25 +32,38 @@ func main() {
 	flag.Int64Var(&sh.keys, "keys", 100, "over how many keys")
 	flag.IntVar(&sh.bytes, "bytes", 100, "how large each value is")
 	flag.IntVar(&sh.shards, "shards", 1, "into how many parts the source is split; a Reshuffle spreads more than one")
+	repeat := flag.Int("repeat", 1, "how many times to run it, one after the other")
 	runner := flag.String("runner", "universal", "Beam's runner: universal, or direct for this process alone")
 	flag.Parse()
 	beam.Init()
-	if err := run(*runner, sh); err != nil {
+	if err := runAll(*runner, sh, *repeat); err != nil {
 		fmt.Fprintln(os.Stderr, "pipeline:", err)
 		os.Exit(1)
 	}
 }
 
-func run(runner string, sh shape) error {
+func runAll(runner string, sh shape, times int) error {
+	all := make([]Measured, times)
+	for i := range all {
+		var err error
+		if all[i], err = run(runner, sh); err != nil {
+			return err
+		}
+	}
+	slices.SortFunc(all, func(a, b Measured) int { return cmp.Compare(a.Seconds, b.Seconds) })
+	return json.NewEncoder(os.Stdout).Encode(all[times/2])
+}
+
+func run(runner string, sh shape) (Measured, error) {
 	p, s := beam.NewPipelineWithRoot()
 	want, err := sh.build(s)
 	if err != nil {
-		return err
+		return Measured{}, err
 	}
 	start := time.Now()
 	result, err := beam.Run(context.Background(), runner, p)
 	if err != nil {
-		return err
+		return Measured{}, err
 	}
 	took := time.Since(start)
 	var got int64
@@ -58,7 +73,7 @@ func run(runner string, sh shape) error {
 		}
 	}
 	if got != want {
-		return fmt.Errorf("%d records arrived of %d", got, want)
+		return Measured{}, fmt.Errorf("%d records arrived of %d", got, want)
 	}
-	return json.NewEncoder(os.Stdout).Encode(Measured{Seconds: took.Seconds(), Records: got})
+	return Measured{Seconds: took.Seconds(), Records: got}, nil
 }
