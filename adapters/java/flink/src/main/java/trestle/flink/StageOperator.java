@@ -22,7 +22,6 @@ import org.apache.flink.streaming.runtime.streamrecord.StreamRecord;
 import org.apache.flink.streaming.runtime.watermarkstatus.WatermarkStatus;
 import org.apache.flink.util.OutputTag;
 import trestle.core.FailedException;
-import trestle.core.Host;
 import trestle.core.Task;
 import trestle.core.Worker;
 import trestle.core.Workers;
@@ -186,21 +185,14 @@ final class StageOperator extends AbstractStreamOperatorV2<Block>
     TaskInfo info = getRuntimeContext().getTaskInfo();
     String message =
         String.format(
-            "%s%n[trestle: stage %s, task %d of %d, host %s, worker %s]",
+            "%s\n[trestle: stage %s, task %d of %d, host %s, worker %s]",
             e.getMessage(),
             stage.name,
             info.getIndexOfThisSubtask() + 1,
             info.getNumberOfParallelSubtasks(),
-            host(),
+            Hosts.name(taskManager),
             worker == null ? "none" : worker.pid());
     return e.hopeless() ? new JobFailed(message) : new TaskFailed(message);
-  }
-
-  /** The host by its own name, and as Flink's pages call it where that is something else. */
-  private String host() {
-    String name = Host.name();
-    String address = taskManager.getTaskManagerExternalAddress();
-    return name.equals(address) ? name : name + " (" + address + ")";
   }
 
   /** One of Flink's inputs. Time in a bounded job is the worker's alone, and there is no state of Flink's. */

@@ -37,6 +37,14 @@ final class Translation {
   static Configuration settings(Graph graph) {
     Configuration settings = new Configuration();
     graph.settings.forEach(settings::setString);
+    settings.setString("pipeline.max-parallelism", Integer.toString(graph.keyGroups));
+    settings.addAll(settings());
+    return settings;
+  }
+
+  /** What any bounded job needs. */
+  static Configuration settings() {
+    Configuration settings = new Configuration();
     settings.setString("execution.runtime-mode", "BATCH");
     // What a task sends is kept until its receivers have read it: they need not run yet, and one that fails reads it again.
     settings.setString("execution.batch-shuffle-mode", "ALL_EXCHANGES_BLOCKING");
@@ -47,7 +55,6 @@ final class Translation {
     settings.setString("pipeline.object-reuse", "true");
     // A worker is told a stage's parallelism when its tasks open, and key groups are spread by it.
     settings.setString("execution.batch.adaptive.auto-parallelism.enabled", "false");
-    settings.setString("pipeline.max-parallelism", Integer.toString(graph.keyGroups));
     return settings;
   }
 
