@@ -13,36 +13,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"trestle/internal/beam/metric"
+	"trestle/internal/job/submission"
 )
-
-// Report is what a task has measured and said so far, as the job server gets it. Its JSON form is in
-// docs/protocols/socket.md.
-type Report struct {
-	// Host and Worker are where the task ran: host name, and the worker's process id.
-	Host   string `json:"host"`
-	Worker int    `json:"worker"`
-	// Metrics is an encoded MetricResults.
-	Metrics []byte `json:"metrics,omitempty"`
-	// Messages are the latest.
-	Messages []Message `json:"messages,omitempty"`
-	Memory   Memory    `json:"memory"`
-}
-
-// Message is one for a person to read.
-type Message struct {
-	// N counts the task's messages from 1.
-	N          int       `json:"n"`
-	Time       time.Time `json:"time"`
-	Importance string    `json:"importance"`
-	Text       string    `json:"text"`
-}
-
-// Memory is a worker's, in bytes: of its process, and what of its budget is in use.
-type Memory struct {
-	Resident int64 `json:"resident"`
-	Held     int64 `json:"held"`
-	Budget   int64 `json:"budget"`
-}
 
 // A report's messages are bounded in number and in bytes: reports are kept by an engine's master, for all tasks.
 const (
@@ -52,12 +24,13 @@ const (
 
 // report is a task's report while it runs. Its methods may be called concurrently.
 type report struct {
-	log    *slog.Logger
-	memory func() Memory
+	attempt int // how often the engine had started the task before
+	log     *slog.Logger
+	memory  func() submission.Memory
 
 	mu       sync.Mutex
 	set      metric.Set
-	messages []Message
+	messages []submission.Message
 	text     int // bytes of the messages
 	said     int // how many messages there were
 	changed  bool
@@ -80,7 +53,7 @@ func (r *report) message(importance jobpb.JobMessage_MessageImportance, text str
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.said++
-	r.messages = append(r.messages, Message{N: r.said, Time: time.Now().UTC(), Importance: importance.String(), Text: text})
+	r.messages = append(r.messages, submission.Message{N: r.said, Time: time.Now().UTC(), Importance: importance.String(), Text: text})
 	r.text += len(text)
 	for len(r.messages) > reportMessages || r.text > reportText {
 		r.text -= len(r.messages[0].Text)
@@ -112,5 +85,7 @@ func (r *report) encode() ([]byte, error) {
 	if err != nil {
 		host = "unknown"
 	}
-	return json.Marshal(Report{Host: host, Worker: os.Getpid(), Metrics: metrics, Messages: r.messages, Memory: r.memory()})
+	return json.Marshal(submission.Report{
+		Host: host, Worker: os.Getpid(), Attempt: r.attempt, Metrics: metrics, Messages: r.messages, Memory: r.memory(),
+	})
 }

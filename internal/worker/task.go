@@ -64,7 +64,7 @@ type taskConn struct {
 func (w *Worker) serveTask(ctx context.Context, conn net.Conn, reader *wire.Reader, open *wire.Frame) error {
 	t := &taskConn{
 		worker: w, writer: wire.NewWriter(conn), credit: wire.NewCredit(open.Wide), arrived: make(chan struct{}, 1),
-		report: &report{log: w.cfg.Log, memory: w.memory},
+		report: &report{attempt: int(open.Numbers[3]), log: w.cfg.Log, memory: w.memory},
 	}
 	t.ctx, t.cancel = context.WithCancelCause(ctx)
 	defer t.cancel(nil)

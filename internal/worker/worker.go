@@ -223,8 +223,8 @@ func (w *Worker) saidBefore(stage, task int, text string) bool {
 	return before
 }
 
-func (w *Worker) memory() Memory {
-	return Memory{Resident: resident(), Held: w.budget.Used(), Budget: w.budget.Limit()}
+func (w *Worker) memory() submission.Memory {
+	return submission.Memory{Resident: resident(), Held: w.budget.Used(), Budget: w.budget.Limit()}
 }
 
 // resident is how many bytes of this process are in memory; 0 where that is not told.

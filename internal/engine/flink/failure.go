@@ -1,0 +1,69 @@
+package flink
+
+import (
+	"regexp"
+	"strings"
+)
+
+// ours begins what the adapter's own exceptions say, in a stack trace of Java's.
+var ours = regexp.MustCompile(`(?m)^(?:Caused by: )?trestle\.flink\.(?:TaskFailed|JobFailed): `)
+
+// signed is the line with which such a text ends.
+var signed = regexp.MustCompile(`(?m)^\[trestle: (.*)\]$`)
+
+// explain is a failure for the person who submitted the pipeline: the worker's own text where it has one, which has user
+// code's stack first, and otherwise the last cause of Flink's stack trace.
+func explain(e exception) string {
+	if begin := ours.FindStringIndex(e.Trace); begin != nil {
+		text := e.Trace[begin[1]:]
+		if end := signed.FindStringSubmatchIndex(text); end != nil {
+			where := text[end[2]:end[3]]
+			return strings.TrimRight(text[:end[0]], "\n") + "\n(" + where + ")"
+		}
+		return strings.TrimRight(text, "\n")
+	}
+	text := rootCause(e.Trace)
+	if e.Task != "" {
+		text = e.Task + ": " + text
+	}
+	if e.Endpoint != "" {
+		text += " (TaskManager at " + e.Endpoint + ")"
+	}
+	return text
+}
+
+// rootCause is the last cause in a stack trace of Java's, without frames: its name's last part and what it says.
+func rootCause(trace string) string {
+	last, rest := "", []string(nil)
+	for line := range strings.Lines(trace) {
+		line = strings.TrimRight(line, "\r\n")
+		text, caused := strings.CutPrefix(strings.TrimSpace(line), "Caused by: ")
+		switch {
+		case caused || last == "":
+			last, rest = text, nil
+		case strings.HasPrefix(strings.TrimSpace(line), "at "), strings.HasPrefix(strings.TrimSpace(line), "... "),
+			strings.HasPrefix(strings.TrimSpace(line), "Suppressed: "):
+		default:
+			rest = append(rest, line)
+		}
+	}
+	if len(rest) > causeLines {
+		rest = rest[:causeLines]
+	}
+	last = qualified.ReplaceAllString(last, "")
+	return strings.TrimSpace(strings.Join(append([]string{last}, rest...), "\n"))
+}
+
+// causeLines is how many lines more a cause may have.
+const causeLines = 10
+
+// qualified is the package in front of an exception's name.
+var qualified = regexp.MustCompile(`^(?:[a-z_0-9]+\.)+`)
+
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(strings.TrimSpace(s), "\n")
+	if len(line) > 300 {
+		line = line[:300] + "…"
+	}
+	return line
+}

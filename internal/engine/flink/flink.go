@@ -1,0 +1,217 @@
+// Package flink runs plans on a remote Flink cluster. It submits the adapter's jar and a plan through Flink's REST API, and
+// follows the job there; on each TaskManager the adapter starts a worker (package worker), which runs the tasks. Flink moves
+// the blocks, places and restarts tasks; nothing of Beam's semantics is here or in the adapter.
+//
+// A job of Flink's outlives the job server: a run's handle is the cluster's address and Flink's job id.
+package flink
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+
+	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
+	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
+
+	"trestle/internal/engine"
+	"trestle/internal/job/submission"
+)
+
+// Config is what the engine needs. Address, Version, Dir, Artifacts and Log are required.
+type Config struct {
+	// Address is the URL of a JobManager's REST API: http://host:8081.
+	Address string
+	// Version is this program's.
+	Version string
+	// Dir is a folder for the adapters' jars, completed with the workers' programs.
+	Dir string
+	// Artifacts is where workers find a job's artifacts.
+	Artifacts submission.Artifacts
+	// Memory is how many bytes each worker may keep of a job's data.
+	Memory int64
+	// KeyGroups is Flink's maximum parallelism; 0 stands for DefaultKeyGroups.
+	KeyGroups int
+	// Attempts and BundleBytes are those of the tasks: see stage.Spec.
+	Attempts, BundleBytes int
+	// Containers is how workers run containers, in the form of package harness; nil for its defaults.
+	Containers json.RawMessage
+	// Advertise is the host by which harnesses that do not share a worker's network reach it; empty when all do.
+	Advertise string
+	Log       *slog.Logger
+}
+
+// DefaultKeyGroups is Flink's own default for the maximum parallelism of small jobs.
+const DefaultKeyGroups = 128
+
+// restarts is how often Flink starts failed tasks anew, a second after each failure: a worker that is lost, a TaskManager.
+// Failures of user code that will come again are not among them (trestle.flink.JobFailed).
+const restarts = 4
+
+// Engine is a Flink cluster.
+type Engine struct {
+	cfg  Config
+	rest *rest
+
+	completing sync.Mutex // a jar is completed, and uploaded, once
+}
+
+// New makes an engine. It does not call Flink yet. An error says what is wrong with the address.
+func New(cfg Config) (*Engine, error) {
+	r, err := newREST(cfg.Address)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.KeyGroups == 0 {
+		cfg.KeyGroups = DefaultKeyGroups
+	}
+	return &Engine{cfg: cfg, rest: r}, nil
+}
+
+// Name is "flink".
+func (e *Engine) Name() string { return "flink" }
+
+// Check asks the cluster whether it is there, of a version that there is an adapter for, and has TaskManagers. What an
+// environment needs on the workers' hosts is seen there.
+func (e *Engine) Check(ctx context.Context, _ *pipepb.Pipeline, parallelism int) error {
+	var errs []error
+	if parallelism > e.cfg.KeyGroups {
+		errs = append(errs, fmt.Errorf("parallelism %d: must be from 1 to %d, the number of key groups", parallelism, e.cfg.KeyGroups))
+	}
+	cluster, err := e.rest.overview(ctx)
+	if err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	if _, err := e.adapter(cluster); err != nil {
+		errs = append(errs, err)
+	}
+	if cluster.TaskManagers == 0 {
+		errs = append(errs, fmt.Errorf("Flink at %s has no TaskManager: start one, and look at its log if it does not register", e.rest.base))
+	}
+	return errors.Join(errs...)
+}
+
+func (e *Engine) adapter(cluster overview) (string, error) {
+	adapter, err := adapterFor(cluster.Version)
+	if err != nil {
+		return "", fmt.Errorf("Flink at %s: %w", e.rest.base, err)
+	}
+	return adapter, nil
+}
+
+// Submit hands the job to Flink, and returns when Flink has it.
+func (e *Engine) Submit(ctx context.Context, j engine.Job) (engine.Run, error) {
+	cluster, err := e.rest.overview(ctx)
+	if err != nil {
+		return nil, err
+	}
+	argument, err := e.encode(j)
+	if err != nil {
+		return nil, err
+	}
+	id := jobID(j.ID)
+	if err := e.submit(ctx, cluster, id, argument); err != nil {
+		return nil, err
+	}
+	text := fmt.Sprintf("Flink at %s has the job as %s, with %d stages.", e.rest.base, id, len(j.Plan.Stages))
+	if missing := j.Parallelism - cluster.Slots; missing > 0 {
+		text += fmt.Sprintf(" It wants a parallelism of %d, and the cluster has %d slots: %d are missing, so tasks take turns.", j.Parallelism, cluster.Slots, missing)
+	}
+	j.Events.Message(jobpb.JobMessage_JOB_MESSAGE_BASIC, text)
+	return e.follow(id, j.Events), nil
+}
+
+// encode makes the adapter's argument.
+func (e *Engine) encode(j engine.Job) (string, error) {
+	digest, err := j.Plan.Digest()
+	if err != nil {
+		return "", err
+	}
+	inner := submission.Job{
+		Trestle: e.cfg.Version, ID: j.ID, Name: j.Name, Pipeline: j.Pipeline, Planned: j.Planned, Digest: digest, Options: j.Options,
+		KeyGroups: e.cfg.KeyGroups, Artifacts: e.cfg.Artifacts, Memory: e.cfg.Memory, Attempts: e.cfg.Attempts,
+		BundleBytes: e.cfg.BundleBytes, Containers: e.cfg.Containers, Advertise: e.cfg.Advertise,
+	}
+	encoded, err := inner.Encode()
+	if err != nil {
+		return "", err
+	}
+	graph := submission.Graph{
+		Name: j.Name, Parallelism: j.Parallelism, KeyGroups: e.cfg.KeyGroups, Plan: j.Plan, Job: encoded,
+		Settings: map[string]string{
+			"restart-strategy.type":                 "fixed-delay",
+			"restart-strategy.fixed-delay.attempts": strconv.Itoa(restarts),
+			"restart-strategy.fixed-delay.delay":    "1 s",
+		},
+	}
+	return base64.StdEncoding.EncodeToString(graph.Encode()), nil
+}
+
+// jobID is Flink's id for a job of ours: made from ours, so that a job is never submitted twice.
+func jobID(id string) string {
+	sum := sha256.Sum256([]byte(id))
+	return hex.EncodeToString(sum[:16])
+}
+
+// submit runs the adapter's main method in the JobManager, with the adapter that is there from an earlier job if it still is.
+func (e *Engine) submit(ctx context.Context, cluster overview, id, argument string) error {
+	body := map[string]any{"entryClass": "trestle.flink.Main", "programArgsList": []string{argument}, "jobId": id}
+	for again := true; ; again = false {
+		jar, err := e.jar(ctx, cluster)
+		if err != nil {
+			return err
+		}
+		err = e.rest.call(ctx, submitTimeout, "submit the job", http.MethodPost, "/jars/"+jar+"/run", body, nil)
+		if err == nil || !again || !notFound(err) {
+			return err
+		}
+		// The JobManager was restarted just now, and its jars are gone with it.
+	}
+}
+
+// jar is the id under which the cluster has the adapter's jar. It is uploaded when it is not there.
+func (e *Engine) jar(ctx context.Context, cluster overview) (string, error) {
+	adapter, err := e.adapter(cluster)
+	if err != nil {
+		return "", err
+	}
+	e.completing.Lock()
+	defer e.completing.Unlock()
+	path, err := completeJar(e.cfg.Dir, adapter)
+	if err != nil {
+		return "", err
+	}
+	id, err := e.rest.jar(ctx, filepath.Base(path))
+	if id != "" || err != nil {
+		return id, err
+	}
+	e.cfg.Log.Info("uploading the adapter to Flink", "flink", e.rest.base, "jar", path)
+	return e.rest.upload(ctx, path)
+}
+
+// Attach follows a job again. Whether Flink still has it is reported by the run: the cluster may be out of reach for now.
+func (e *Engine) Attach(_ context.Context, handle string, events engine.Events) (engine.Run, error) {
+	address, id, ok := strings.Cut(handle, " ")
+	if !ok {
+		return nil, fmt.Errorf("the handle %q is none of a Flink job's: %w", handle, engine.ErrLost)
+	}
+	if address == e.rest.base {
+		return e.follow(id, events), nil
+	}
+	// The server was started with another cluster meanwhile; the job is where it was.
+	r, err := newREST(address)
+	if err != nil {
+		return nil, fmt.Errorf("the handle %q is none of a Flink job's: %w", handle, engine.ErrLost)
+	}
+	other := Engine{cfg: e.cfg, rest: r}
+	return other.follow(id, events), nil
+}

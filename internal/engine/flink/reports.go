@@ -1,0 +1,97 @@
+package flink
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+
+	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
+	"google.golang.org/protobuf/proto"
+
+	"trestle/internal/beam/metric"
+	"trestle/internal/engine"
+	"trestle/internal/job/submission"
+)
+
+// reports are what a job's tasks have reported so far.
+type reports struct {
+	events engine.Events
+	log    *slog.Logger
+	// heard has, by task, how many of the messages of its latest attempt were passed on.
+	heard map[string]heard
+}
+
+type heard struct{ attempt, messages int }
+
+func newReports(events engine.Events, log *slog.Logger) reports {
+	return reports{events: events, log: log, heard: map[string]heard{}}
+}
+
+// accumulatorPrefix begins the names of the accumulators that hold reports.
+const accumulatorPrefix = "trestle/"
+
+// readReports brings the job's metrics and messages up to date.
+func (r *run) readReports() {
+	values, err := r.engine.rest.accumulators(r.ctx, r.id)
+	if err != nil {
+		r.engine.cfg.Log.Debug("read the tasks' reports", "job", r.id, "error", err)
+		return
+	}
+	r.reports.take(values)
+}
+
+// take passes on what accumulators say: the sums of all tasks' metrics, and the messages that are new.
+func (r *reports) take(values map[string]string) {
+	var set metric.Set
+	any := false
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		if !strings.HasPrefix(name, accumulatorPrefix) || values[name] == "" {
+			continue
+		}
+		reported, metrics, err := decodeReport(values[name])
+		if err == nil {
+			err = set.Add(metrics.GetCommitted())
+		}
+		if err != nil {
+			r.log.Warn("a task's report", "task", name, "error", err)
+			continue
+		}
+		any = true
+		r.messages(name, reported)
+	}
+	if any {
+		infos := set.Snapshot()
+		r.events.Metrics(infos, infos)
+	}
+}
+
+func decodeReport(value string) (*submission.Report, *jobpb.MetricResults, error) {
+	b, err := base64.StdEncoding.DecodeString(value)
+	if err != nil {
+		return nil, nil, err
+	}
+	decoded, metrics := &submission.Report{}, &jobpb.MetricResults{}
+	if err := json.Unmarshal(b, decoded); err != nil {
+		return nil, nil, err
+	}
+	return decoded, metrics, proto.Unmarshal(decoded.Metrics, metrics)
+}
+
+func (r *reports) messages(task string, reported *submission.Report) {
+	was := r.heard[task]
+	if reported.Attempt != was.attempt {
+		was = heard{attempt: reported.Attempt}
+	}
+	for _, m := range reported.Messages {
+		if m.N <= was.messages {
+			continue
+		}
+		was.messages = m.N
+		importance := jobpb.JobMessage_MessageImportance(jobpb.JobMessage_MessageImportance_value[m.Importance])
+		r.events.Message(importance, m.Text)
+	}
+	r.heard[task] = was
+}

@@ -1,0 +1,261 @@
+package flink
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime/multipart"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+const (
+	// callTimeout bounds a call to Flink that is not an upload or a submission: those take as long as they take.
+	callTimeout = 5 * time.Second
+	// submitTimeout bounds the submission of a job: Flink runs the adapter's main method before it answers.
+	submitTimeout = 2 * time.Minute
+	// uploadTimeout bounds the upload of the adapter's jar, of some ten MB.
+	uploadTimeout = 5 * time.Minute
+	// answerBytes bounds what is read of an answer.
+	answerBytes = 64 << 20
+)
+
+// rest is Flink's REST API at one address. It may be used concurrently.
+type rest struct {
+	base string // without a slash at its end
+	http *http.Client
+}
+
+// statusError is an answer other than a success.
+type statusError struct {
+	address, what string
+	code          int
+	text          string // Flink's own words, cut to the cause
+}
+
+func (e *statusError) Error() string {
+	return fmt.Sprintf("Flink at %s: %s: %s (HTTP %d)", e.address, e.what, e.text, e.code)
+}
+
+// notFound tells whether Flink says that it does not have something.
+func notFound(err error) bool {
+	var status *statusError
+	return errors.As(err, &status) && status.code == http.StatusNotFound
+}
+
+// newREST checks an address. Nothing is sent.
+func newREST(address string) (*rest, error) {
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, fmt.Errorf("--flink %q: must be the address of a JobManager's REST API, such as http://jobmanager:8081", address)
+	}
+	if u.User != nil {
+		return nil, errors.New("--flink: must not have a user or password in it")
+	}
+	return &rest{base: strings.TrimSuffix(u.String(), "/"), http: &http.Client{}}, nil
+}
+
+// call sends a request and decodes the answer into out, unless that is nil. what says to a person what is being done.
+func (r *rest) call(ctx context.Context, timeout time.Duration, what, method, path string, body, out any) error {
+	var b []byte
+	if body != nil {
+		var err error
+		if b, err = json.Marshal(body); err != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+	}
+	return r.send(ctx, timeout, what, method, path, "application/json", bytes.NewReader(b), out)
+}
+
+func (r *rest) get(ctx context.Context, what, path string, out any) error {
+	return r.call(ctx, callTimeout, what, http.MethodGet, path, nil, out)
+}
+
+func (r *rest) send(ctx context.Context, timeout time.Duration, what, method, path, contentType string, body io.Reader, out any) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, method, r.base+path, body)
+	if err != nil {
+		return fmt.Errorf("Flink at %s: %s: %w", r.base, what, err)
+	}
+	request.Header.Set("Content-Type", contentType)
+	response, err := r.http.Do(request)
+	if err != nil {
+		return fmt.Errorf("Flink at %s cannot be reached from %s: %s: %w", r.base, hostname(), what, cause(err))
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(response.Body, answerBytes))
+	if err != nil {
+		return fmt.Errorf("Flink at %s: %s: read the answer: %w", r.base, what, err)
+	}
+	if response.StatusCode >= 300 {
+		return &statusError{address: r.base, what: what, code: response.StatusCode, text: complaint(answer)}
+	}
+	if out == nil {
+		return nil
+	}
+	if err := json.Unmarshal(answer, out); err != nil {
+		return fmt.Errorf("Flink at %s: %s: the answer is no JSON that Flink would give; is this a JobManager's REST API? %w", r.base, what, err)
+	}
+	return nil
+}
+
+// cause takes the URL out of an error of the HTTP client's: it has been said.
+func cause(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		return u.Err
+	}
+	return err
+}
+
+// complaint is what an answer of Flink's says is wrong: the last cause of what may be pages of stack traces.
+func complaint(answer []byte) string {
+	var said struct {
+		Errors []string `json:"errors"`
+	}
+	if json.Unmarshal(answer, &said) != nil || len(said.Errors) == 0 {
+		return firstLine(string(answer))
+	}
+	return rootCause(said.Errors[len(said.Errors)-1])
+}
+
+// upload sends a jar and returns the id under which Flink has it.
+func (r *rest) upload(ctx context.Context, path string) (string, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer file.Close()
+	// The form goes through a pipe, so that the jar is never whole in memory.
+	reader, writer := io.Pipe()
+	form := multipart.NewWriter(writer)
+	go func() {
+		part, err := form.CreateFormFile("jarfile", filepath.Base(path))
+		if err == nil {
+			_, err = io.Copy(part, file)
+		}
+		if err == nil {
+			err = form.Close()
+		}
+		writer.CloseWithError(err)
+	}()
+	defer reader.Close()
+	var answer struct {
+		Filename string `json:"filename"`
+	}
+	err = r.send(ctx, uploadTimeout, "upload the adapter", http.MethodPost, "/jars/upload", form.FormDataContentType(), reader, &answer)
+	if err != nil {
+		return "", err
+	}
+	return answer.Filename[strings.LastIndexAny(answer.Filename, `/\`)+1:], nil
+}
+
+// jar finds an uploaded jar by its name; "" when there is none.
+func (r *rest) jar(ctx context.Context, name string) (string, error) {
+	var answer struct {
+		Files []struct {
+			ID   string `json:"id"`
+			Name string `json:"name"`
+		} `json:"files"`
+	}
+	if err := r.get(ctx, "list its jars", "/jars", &answer); err != nil {
+		return "", err
+	}
+	for _, f := range answer.Files {
+		if f.Name == name {
+			return f.ID, nil
+		}
+	}
+	return "", nil
+}
+
+// overview is what a cluster has.
+type overview struct {
+	TaskManagers int    `json:"taskmanagers"`
+	Slots        int    `json:"slots-total"`
+	Free         int    `json:"slots-available"`
+	Running      int    `json:"jobs-running"`
+	Version      string `json:"flink-version"`
+}
+
+func (r *rest) overview(ctx context.Context) (o overview, err error) {
+	err = r.get(ctx, "ask what it has", "/overview", &o)
+	return o, err
+}
+
+// jobStatus is a job as Flink sees it.
+type jobStatus struct {
+	State    string `json:"state"`
+	Vertices []struct {
+		Name        string         `json:"name"`
+		Parallelism int            `json:"parallelism"`
+		Status      string         `json:"status"`
+		Tasks       map[string]int `json:"tasks"`
+	} `json:"vertices"`
+}
+
+func (r *rest) job(ctx context.Context, id string) (s jobStatus, err error) {
+	err = r.get(ctx, "ask for the job's state", "/jobs/"+id, &s)
+	return s, err
+}
+
+// failure is an entry of a job's exception history.
+type exception struct {
+	Name        string `json:"exceptionName"`
+	Trace       string `json:"stacktrace"`
+	Timestamp   int64  `json:"timestamp"`
+	Task        string `json:"taskName"`
+	Endpoint    string `json:"endpoint"`
+	TaskManager string `json:"taskManagerId"`
+}
+
+// exceptions are what made the job's tasks fail, the latest first.
+func (r *rest) exceptions(ctx context.Context, id string) ([]exception, error) {
+	var answer struct {
+		History struct {
+			Entries []exception `json:"entries"`
+		} `json:"exceptionHistory"`
+		Root string `json:"root-exception"`
+	}
+	if err := r.get(ctx, "ask why the job failed", "/jobs/"+id+"/exceptions", &answer); err != nil {
+		return nil, err
+	}
+	if len(answer.History.Entries) == 0 && answer.Root != "" {
+		return []exception{{Trace: answer.Root}}, nil
+	}
+	return answer.History.Entries, nil
+}
+
+// accumulators are the values of a job's accumulators, by name.
+func (r *rest) accumulators(ctx context.Context, id string) (map[string]string, error) {
+	var answer struct {
+		Tasks []struct {
+			Name  string `json:"name"`
+			Value string `json:"value"`
+		} `json:"user-task-accumulators"`
+	}
+	if err := r.get(ctx, "ask for the job's accumulators", "/jobs/"+id+"/accumulators", &answer); err != nil {
+		return nil, err
+	}
+	values := make(map[string]string, len(answer.Tasks))
+	for _, a := range answer.Tasks {
+		values[a.Name] = a.Value
+	}
+	return values, nil
+}
+
+func hostname() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return "this host"
+	}
+	return name
+}

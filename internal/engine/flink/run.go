@@ -1,0 +1,258 @@
+package flink
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
+
+	"trestle/internal/engine"
+)
+
+const (
+	// pollFirst is how often Flink is asked for a job's state while it is young, pollLater afterwards: a short job's end is
+	// to be noticed at once, a long one's asking costs the JobManager nothing to speak of.
+	pollFirst = 100 * time.Millisecond
+	pollLater = 500 * time.Millisecond
+	young     = 10 * time.Second
+	// reportsEvery is how often the tasks' reports are read. Flink itself gets them with a TaskManager's heartbeat, every 10 s
+	// by default, and when a task ends.
+	reportsEvery = 2 * time.Second
+	// tellEvery is how often a job that waits, or runs, says so.
+	tellEvery = 5 * time.Second
+	// patience is how long Flink may not answer before its jobs are taken for lost: a JobManager that is restarted, or moves
+	// to another host, takes a minute or two.
+	patience = 10 * time.Minute
+)
+
+// run follows a job of Flink's.
+type run struct {
+	engine *Engine
+	id     string
+	events engine.Events
+	done   chan struct{}
+	ctx    context.Context // ends when the job is left to itself
+	detach context.CancelFunc
+
+	mu        sync.Mutex
+	cancelled bool
+	cancelNow chan struct{} // closed by Cancel
+
+	reports  reports
+	running  bool
+	silent   time.Time // since when Flink has not answered; zero while it does
+	told     time.Time // when the last message of how it stands was
+	restarts map[int64]bool
+}
+
+// follow watches a job until it has ended.
+func (e *Engine) follow(id string, events engine.Events) engine.Run {
+	r := &run{
+		engine: e, id: id, events: events, done: make(chan struct{}), cancelNow: make(chan struct{}),
+		reports: newReports(events, e.cfg.Log), restarts: map[int64]bool{}, told: time.Now(),
+	}
+	r.ctx, r.detach = context.WithCancel(context.Background())
+	go r.main()
+	return r
+}
+
+// Handle is the cluster's address and the job's id there.
+func (r *run) Handle() string { return r.engine.rest.base + " " + r.id }
+
+// Detach leaves the job to Flink.
+func (r *run) Detach() {
+	r.detach()
+	<-r.done
+}
+
+func (r *run) Done() <-chan struct{} { return r.done }
+
+// Cancel asks Flink to cancel the job, as soon as Flink can be asked.
+func (r *run) Cancel() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.cancelled {
+		r.cancelled = true
+		close(r.cancelNow)
+	}
+}
+
+func (r *run) wasCancelled() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.cancelled
+}
+
+// main asks Flink for the job's state until it is one that lasts.
+func (r *run) main() {
+	defer close(r.done)
+	defer r.detach()
+	began, read := time.Now(), time.Time{}
+	asked := false
+	for {
+		if r.wasCancelled() && !asked {
+			asked = r.askToCancel()
+		}
+		status, err := r.engine.rest.job(r.ctx, r.id)
+		switch {
+		case r.ctx.Err() != nil:
+			return
+		case notFound(err):
+			r.fail(fmt.Sprintf("Flink at %s does not know the job %s any more: was its JobManager restarted without high availability?", r.engine.rest.base, r.id))
+			return
+		case err != nil:
+			if r.unreachable(err) {
+				return
+			}
+		default:
+			r.silent = time.Time{}
+			if r.ended(status) {
+				return
+			}
+			r.watch(status)
+			if time.Since(read) >= reportsEvery {
+				r.readReports()
+				read = time.Now()
+			}
+		}
+		pause := pollLater
+		if time.Since(began) < young {
+			pause = pollFirst
+		}
+		r.wait(pause, asked)
+	}
+}
+
+// wait lets a while pass, or less when there is something to do.
+func (r *run) wait(pause time.Duration, asked bool) {
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	cancel := r.cancelNow
+	if asked {
+		cancel = nil // it has been heard
+	}
+	select {
+	case <-timer.C:
+	case <-cancel:
+	case <-r.ctx.Done():
+	}
+}
+
+// askToCancel tells whether Flink has taken the request.
+func (r *run) askToCancel() bool {
+	err := r.engine.rest.call(r.ctx, callTimeout, "cancel the job", http.MethodPatch, "/jobs/"+r.id+"?mode=cancel", nil, nil)
+	if err != nil {
+		r.engine.cfg.Log.Warn("cancel a job", "job", r.id, "error", err)
+	}
+	return err == nil
+}
+
+// unreachable deals with a Flink that does not answer; true when it is given up.
+func (r *run) unreachable(err error) bool {
+	now := time.Now()
+	if r.silent.IsZero() {
+		r.silent = now
+	}
+	if silence := now.Sub(r.silent); silence > patience {
+		r.fail(fmt.Sprintf("Flink has not answered for %v; whether the job still runs there as %s is not known: %v", silence.Round(time.Second), r.id, err))
+		return true
+	}
+	if now.Sub(r.told) > tellEvery {
+		r.told = now
+		r.events.Message(jobpb.JobMessage_JOB_MESSAGE_WARNING, fmt.Sprintf("%v; asking again for %v", err, (patience-now.Sub(r.silent)).Round(time.Second)))
+	}
+	return false
+}
+
+// ended deals with a job that has come to its end.
+func (r *run) ended(s jobStatus) bool {
+	switch s.State {
+	case "FINISHED":
+		r.report(jobpb.JobState_DONE)
+	case "CANCELED":
+		if !r.wasCancelled() {
+			r.events.Message(jobpb.JobMessage_JOB_MESSAGE_WARNING, fmt.Sprintf("The job was cancelled in Flink at %s.", r.engine.rest.base))
+		}
+		r.report(jobpb.JobState_CANCELLED)
+	case "FAILED":
+		text := "Flink says that the job has failed, and does not say why"
+		if all, err := r.engine.rest.exceptions(r.ctx, r.id); err != nil {
+			text = fmt.Sprintf("the job has failed, and why could not be found out: %v", err)
+		} else if len(all) > 0 {
+			text = explain(all[0])
+		}
+		r.readReports()
+		r.fail(text)
+	default:
+		return false
+	}
+	return true
+}
+
+func (r *run) report(st jobpb.JobState_Enum) {
+	r.readReports()
+	r.events.State(st)
+}
+
+func (r *run) fail(text string) {
+	if r.ctx.Err() != nil {
+		return // left to itself
+	}
+	r.events.Message(jobpb.JobMessage_JOB_MESSAGE_ERROR, text)
+	r.events.State(jobpb.JobState_FAILED)
+}
+
+// watch tells how a job that has not ended stands.
+func (r *run) watch(s jobStatus) {
+	done, all, runs := 0, 0, false
+	for _, v := range s.Vertices {
+		all += v.Parallelism
+		done += v.Tasks["FINISHED"]
+		runs = runs || v.Tasks["RUNNING"] > 0 || v.Tasks["FINISHED"] > 0
+	}
+	if runs && !r.running {
+		r.running = true
+		r.events.State(jobpb.JobState_RUNNING)
+	}
+	if time.Since(r.told) < tellEvery {
+		return
+	}
+	r.told = time.Now()
+	r.tellRestarts()
+	switch {
+	case s.State == "RUNNING" && runs:
+		r.events.Message(jobpb.JobMessage_JOB_MESSAGE_DETAILED, fmt.Sprintf("%.0f %% done: %d of %d tasks", 100*float64(done)/float64(max(1, all)), done, all))
+	case s.State == "RUNNING" || s.State == "CREATED":
+		r.tellWaiting()
+	default:
+		r.events.Message(jobpb.JobMessage_JOB_MESSAGE_DETAILED, "Flink's state of the job is "+s.State)
+	}
+}
+
+// tellWaiting says why a job may not have begun.
+func (r *run) tellWaiting() {
+	cluster, err := r.engine.rest.overview(r.ctx)
+	if err != nil {
+		return // the next look at the job says so
+	}
+	r.events.Message(jobpb.JobMessage_JOB_MESSAGE_WARNING, fmt.Sprintf(
+		"No task runs yet: Flink at %s has %d TaskManagers with %d slots, of which %d are free, and runs %d jobs. A job needs at least one free slot.",
+		r.engine.rest.base, cluster.TaskManagers, cluster.Slots, cluster.Free, cluster.Running))
+}
+
+// tellRestarts says what made tasks fail that Flink has started anew.
+func (r *run) tellRestarts() {
+	all, err := r.engine.rest.exceptions(r.ctx, r.id)
+	if err != nil {
+		return // the next look at the job says so
+	}
+	for _, e := range all {
+		if !r.restarts[e.Timestamp] {
+			r.restarts[e.Timestamp] = true
+			r.events.Message(jobpb.JobMessage_JOB_MESSAGE_WARNING, "A task failed, and Flink starts it again: "+explain(e))
+		}
+	}
+}
