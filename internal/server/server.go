@@ -17,8 +17,6 @@ import (
 	"google.golang.org/grpc"
 
 	"trestle/internal/artifact"
-	"trestle/internal/engine"
-	"trestle/internal/engine/local"
 	"trestle/internal/fnapi"
 	"trestle/internal/jobapi"
 	"trestle/internal/plan"
@@ -42,8 +40,14 @@ type Config struct {
 	// Memory bounds, in bytes, what jobs together keep in memory of their data. Default 512 MiB: a server is a guest on
 	// a machine on which the harnesses need the memory.
 	Memory int64
-	// Parallelism is the number of tasks of a stage. Default: the number of cores.
+	// Parallelism is the number of tasks of a stage on the embedded engine. Default: the number of cores.
 	Parallelism int
+	// Flink is the URL of the REST API of a Flink cluster that jobs can be run on. Default: none.
+	Flink string
+	// Engine is the name of the engine that runs jobs that name none, "local" or "flink". Default: local.
+	Engine string
+	// Version is the program's: workers beside other engines are of the same.
+	Version string
 	// Trial is for tests: the zero value is what servers run with.
 	Trial Trial
 	Log   *slog.Logger
@@ -117,19 +121,13 @@ func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
 	staging := artifact.NewStaging(store, cfg.Log)
 	s.fn = fnapi.NewServer(cfg.Log)
 	running := filepath.Join(cfg.Data, "running")
+	engines, err := s.engines(running)
+	if err != nil {
+		return nil, err
+	}
 	s.jobs, err = jobapi.Open(jobapi.Config{
-		Dir: cfg.Data,
-		Runner: &runner{plan: cfg.Trial.Plan, engines: []engine.Engine{local.New(local.Config{
-			Fn:          s.fn,
-			Endpoint:    s.endpoint,
-			Dir:         running,
-			Memory:      s.memory,
-			Parallelism: cfg.Parallelism,
-			BundleBytes: cfg.Trial.BundleBytes,
-			Attempts:    cfg.Trial.Attempts,
-			Files:       cfg.Trial.Files,
-			Log:         cfg.Log,
-		})}},
+		Dir:              cfg.Data,
+		Runner:           &runner{plan: cfg.Trial.Plan, engines: engines},
 		Staging:          staging,
 		ArtifactEndpoint: func() string { return s.endpoint },
 		Log:              cfg.Log,

@@ -44,6 +44,7 @@ program's own, or 1 when a job failed and the program did not say so.`,
   trestle run -- java -cp my-pipeline.jar org.example.MyPipeline`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			f.server.Version = cmd.Root().Version
 			return run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), args, f)
 		},
 	}

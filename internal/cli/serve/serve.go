@@ -34,6 +34,7 @@ func NewCommand() *cobra.Command {
 that send a pipeline to it. Ends, with its jobs, on SIGINT or SIGTERM.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			f.server.Version = cmd.Root().Version
 			return run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), f)
 		},
 	}

@@ -1,0 +1,108 @@
+package server
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"path/filepath"
+	"strings"
+
+	"trestle/internal/engine"
+	"trestle/internal/engine/flink"
+	"trestle/internal/engine/local"
+	"trestle/internal/job/submission"
+	"trestle/internal/store/blob"
+)
+
+// engines are the server's, the one for jobs that name none first.
+func (s *Server) engines(running string) ([]engine.Engine, error) {
+	cfg := s.cfg
+	all := []engine.Engine{local.New(local.Config{
+		Fn:          s.fn,
+		Endpoint:    s.endpoint,
+		Dir:         running,
+		Memory:      s.memory,
+		Parallelism: cfg.Parallelism,
+		BundleBytes: cfg.Trial.BundleBytes,
+		Attempts:    cfg.Trial.Attempts,
+		Files:       cfg.Trial.Files,
+		Log:         cfg.Log,
+	})}
+	if cfg.Flink != "" {
+		e, err := s.flink()
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, e)
+	}
+	var names []string
+	for i, e := range all {
+		if e.Name() == cfg.Engine || cfg.Engine == "" && i == 0 {
+			all[0], all[i] = all[i], all[0]
+			return all, nil
+		}
+		names = append(names, e.Name())
+	}
+	return nil, fmt.Errorf("--engine %q: this server has %s; flink needs --flink as well", cfg.Engine, strings.Join(names, ", "))
+}
+
+// flink is the engine of the cluster that cfg.Flink names.
+func (s *Server) flink() (engine.Engine, error) {
+	artifacts, err := s.remoteArtifacts()
+	if err != nil {
+		return nil, err
+	}
+	e, err := flink.New(flink.Config{
+		Address:     s.cfg.Flink,
+		Version:     s.cfg.Version,
+		Dir:         filepath.Join(s.cfg.Data, "flink"),
+		Artifacts:   artifacts,
+		Memory:      s.cfg.Memory,
+		BundleBytes: s.cfg.Trial.BundleBytes,
+		Attempts:    s.cfg.Trial.Attempts,
+		Log:         s.cfg.Log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// remoteArtifacts is where workers on other hosts find artifacts: in the bucket that was named for that, and otherwise at
+// this server, by an address that they can reach.
+func (s *Server) remoteArtifacts() (submission.Artifacts, error) {
+	if s.cfg.Staging != defaultStaging(s.cfg.Data) {
+		location, err := blob.Portable(s.cfg.Staging)
+		if err != nil {
+			return submission.Artifacts{}, fmt.Errorf("artifact store (--staging), for Flink's workers: %w", err)
+		}
+		return submission.Artifacts{Bucket: location}, nil
+	}
+	if onThisHostOnly(s.endpoint) && !onThisHostOnly(urlHost(s.cfg.Flink)) {
+		return submission.Artifacts{}, fmt.Errorf(
+			"Flink at %s cannot fetch artifacts from this server at %s: name a store that both reach (--staging s3://bucket/path), or let the server listen on an address that Flink's hosts reach (--listen 0.0.0.0:8099, --advertise host:8099)",
+			s.cfg.Flink, s.endpoint)
+	}
+	return submission.Artifacts{Server: s.endpoint}, nil
+}
+
+func urlHost(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return ""
+	}
+	return u.Host
+}
+
+// onThisHostOnly tells whether an address, with or without a port, is of the loopback interface.
+func onThisHostOnly(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		host = address
+	}
+	if host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(strings.Trim(host, "[]"))
+	return ip != nil && ip.IsLoopback()
+}
