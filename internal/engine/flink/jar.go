@@ -136,6 +136,9 @@ func writeJar(w io.Writer, thin []byte, binaries []binary) error {
 	}
 	to := zip.NewWriter(w)
 	for _, entry := range from.File {
+		if strings.HasSuffix(entry.Name, "/") {
+			continue // class loaders need no folders
+		}
 		if err := to.Copy(entry); err != nil {
 			return err
 		}
