@@ -128,6 +128,10 @@ func (a *assembly) input(stage *Stage, s *fuse.Stage) {
 	switch {
 	case s.Mouth == nil:
 		in.Coder = a.windowed(s.PCollection)
+	case s.Mouth.Kind == graph.TestStream:
+		in.Kind = Played
+		in.Coder = a.windowed(s.PCollection)
+		a.played(stage, s)
 	case s.Mouth.Kind == graph.Impulse:
 		in.Kind = Impulse
 		in.Coder = a.windowed(s.PCollection)
@@ -226,6 +230,8 @@ func (a *assembly) form(pcollection string) string {
 	id := ""
 	if n := a.g.Producer(pcollection); n != nil {
 		switch n.Kind {
+		case graph.TestStream:
+			id = a.playedCoder(n, pcollection)
 		case graph.Group:
 			id = a.grouped(n, false)
 		case graph.Flatten, graph.Reshuffle:

@@ -52,9 +52,6 @@ func (v *validator) sideInput(n *graph.Node, tag string) {
 		v.report(n.Name(), fmt.Sprintf("its side input %q is not among its inputs", tag), "")
 		return
 	}
-	if v.c.GetPcollections()[pc].GetIsBounded() == pipepb.IsBounded_UNBOUNDED {
-		v.report(n.Name(), fmt.Sprintf("its side input %q is unbounded, which this version of Trestle cannot run", tag), "")
-	}
 	switch access := n.ParDo.GetSideInputs()[tag].GetAccessPattern().GetUrn(); access {
 	case urn.SideInputIterable:
 	case urn.SideInputMultimap:
@@ -97,7 +94,8 @@ func (v *validator) grouping(n *graph.Node) {
 		if ws == nil {
 			continue // reported with the PCollection
 		}
-		if pc.GetIsBounded() == pipepb.IsBounded_UNBOUNDED {
+		// Groups come when all input is there, which a TestStream's is in the end.
+		if pc.GetIsBounded() == pipepb.IsBounded_UNBOUNDED && v.endless {
 			v.report(n.Name(), "it groups an unbounded collection, which this version of Trestle cannot run", "")
 		}
 		v.merging(n.Name(), ws)

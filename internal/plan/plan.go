@@ -22,6 +22,8 @@ type Plan struct {
 	// timers and triggers alone do not make a plan a streaming one: over bounded collections a task has all input of a
 	// key before any timer is due.
 	Streaming bool
+	// TestStreams are the roots that the engine plays, in the order of the pipeline.
+	TestStreams []*TestStream
 	// Cuts tells, for each PCollection that crosses from one stage to another, why it does.
 	Cuts []Cut
 }
@@ -58,6 +60,8 @@ const (
 	Elements
 	// Groups: records are KVs that are grouped by key and window (GroupByKey); an element is a KV<K, Iterable<V>>.
 	Groups
+	// Played: the records are those of an output of a TestStream. The engine brings them, and the watermark.
+	Played
 )
 
 // Input is a stage's main input.

@@ -22,6 +22,8 @@ type validator struct {
 	problems []Problem
 	// coders has the ids that were looked at already.
 	coders map[string]bool
+	// endless says that the pipeline has an unbounded source that is no TestStream.
+	endless bool
 	// refused has the requirements that a problem with a transform accounts for.
 	refused map[string]bool
 }
@@ -38,7 +40,9 @@ func validate(p *pipepb.Pipeline, o Options) []Problem {
 	}
 	v.composites()
 	var nodes []*graph.Node
-	for _, id := range v.primitives() {
+	primitives := v.primitives()
+	v.endless = v.readsWithoutEnd(primitives)
+	for _, id := range primitives {
 		t := v.c.GetTransforms()[id]
 		n, err := graph.NewNode(id, t)
 		if err != nil {
@@ -52,6 +56,25 @@ func validate(p *pipepb.Pipeline, o Options) []Problem {
 	v.edges(nodes)
 	v.requirements()
 	return v.problems
+}
+
+// readsWithoutEnd tells whether a transform that is no TestStream makes an unbounded collection of a bounded one.
+func (v *validator) readsWithoutEnd(primitives []string) bool {
+	unbounded := func(pc string) bool { return v.c.GetPcollections()[pc].GetIsBounded() == pipepb.IsBounded_UNBOUNDED }
+	for _, id := range primitives {
+		t := v.c.GetTransforms()[id]
+		made, read := false, false
+		for _, pc := range t.GetOutputs() {
+			made = made || unbounded(pc)
+		}
+		for _, pc := range t.GetInputs() {
+			read = read || unbounded(pc)
+		}
+		if made && !read && t.GetSpec().GetUrn() != urn.TransformTestStream {
+			return true
+		}
+	}
+	return false
 }
 
 func (v *validator) report(transform, reason, hint string) {
@@ -137,6 +160,8 @@ func (v *validator) transform(n *graph.Node) {
 	switch kind {
 	case graph.SDK:
 		v.inEnvironment(n, n.Proto.GetEnvironmentId())
+	case graph.TestStream:
+		v.testStream(n)
 	case graph.Group:
 		v.keyed(n)
 		v.grouping(n)
@@ -154,9 +179,6 @@ func (v *validator) unknown(n *graph.Node) {
 	case "":
 		v.report(n.Name(), "it has neither a URN nor sub-transforms, and its outputs are not its inputs", "")
 		return
-	case urn.TransformTestStream:
-		v.report(n.Name(), "it is a TestStream, which this version of Trestle cannot run", "")
-		return
 	case urn.TransformRead:
 		hint = "use a source that is a splittable DoFn; in Java, --experiments=use_sdf_read turns sources into that"
 	case urn.TransformCombinePerKey:
@@ -173,6 +195,8 @@ func (v *validator) shape(n *graph.Node, kind graph.Kind) {
 	switch kind {
 	case graph.Impulse:
 		wantIn, wantOut = 0, 1
+	case graph.TestStream:
+		wantIn = 0
 	case graph.Group, graph.Reshuffle:
 		wantOut = 1
 	case graph.Flatten:

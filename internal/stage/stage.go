@@ -111,7 +111,7 @@ func newIntake(s Spec, r runner) (intake, error) {
 	switch in := s.Stage.Input; in.Kind {
 	case plan.Impulse:
 		return &impulse{runner: r, first: s.Index == 0}, nil
-	case plan.Elements:
+	case plan.Elements, plan.Played:
 		return newElements(s, r), nil
 	case plan.Groups:
 		return newGroups(s, r)

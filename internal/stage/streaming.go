@@ -91,6 +91,8 @@ type stream struct {
 	told  int64     // the output watermark
 	woken time.Time // what WakeAt was told
 	quiet bool
+
+	pushback pushback
 }
 
 var errNotStreaming = errors.New("the plan is not a streaming one")
@@ -107,6 +109,7 @@ func newStream(s Spec) (*stream, error) {
 	for range s.Stage.SideInputs {
 		st.times.sides = append(st.times.sides, coder.MinTimestamp)
 	}
+	st.pushback = pushback{waits: len(s.Stage.SideInputs), millis: coder.MinTimestamp}
 	return st, nil
 }
 
@@ -125,7 +128,7 @@ func (t *task) streaming(ctx context.Context, what string, f func(context.Contex
 
 func (t *task) Watermark(ctx context.Context, input int, millis int64) error {
 	return t.streaming(ctx, "watermark", func(ctx context.Context) error {
-		at := &t.stream.times.input
+		at := &t.stream.pushback.millis
 		if input != MainInput {
 			if input > len(t.stream.times.sides) {
 				return fmt.Errorf("of input %d, which the stage does not have", input)
@@ -139,16 +142,33 @@ func (t *task) Watermark(ctx context.Context, input int, millis int64) error {
 			return nil
 		}
 		*at = millis
-		if input == MainInput && millis == coder.MaxTimestamp {
-			if err := t.intake.end(ctx); err != nil {
-				return err
-			}
-			if err := t.runner.cut(ctx); err != nil {
+		if input != MainInput {
+			if released, err := t.sideWatermark(ctx, input-1, millis); err != nil || !released {
 				return err
 			}
 		}
-		return t.advance(ctx)
+		if t.stream.pushback.blocked() {
+			return nil
+		}
+		return t.mainWatermark(ctx, t.stream.pushback.millis)
 	})
+}
+
+// mainWatermark does what is due by the main input's watermark.
+func (t *task) mainWatermark(ctx context.Context, millis int64) error {
+	if millis == t.stream.times.input {
+		return t.advance(ctx) // a side input's has moved
+	}
+	t.stream.times.input = millis
+	if millis == coder.MaxTimestamp {
+		if err := t.intake.end(ctx); err != nil {
+			return err
+		}
+		if err := t.runner.cut(ctx); err != nil {
+			return err
+		}
+	}
+	return t.advance(ctx)
 }
 
 func (t *task) Clock(ctx context.Context, now time.Time) error {

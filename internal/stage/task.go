@@ -114,7 +114,7 @@ func (t *task) errorf(what string, err error) error {
 }
 
 func (t *task) Process(ctx context.Context, from Delivery, block []byte) error {
-	if g, ok := t.intake.(*groups); ok && from.Input == MainInput {
+	if g, ok := t.intake.(*groups); ok && from.Input == MainInput && t.stream == nil {
 		// These blocks are small and many, and only put away: a context of their own would cost more than that.
 		return t.brief("process", func() error { return g.process(ctx, from, block) })
 	}
@@ -122,7 +122,13 @@ func (t *task) Process(ctx context.Context, from Delivery, block []byte) error {
 		if from.Input != MainInput {
 			return t.spec.Views.add(from.Input-1, block)
 		}
-		if err := t.intake.process(ctx, from, block); err != nil || t.stream == nil {
+		if t.stream == nil {
+			return t.intake.process(ctx, from, block)
+		}
+		if p := &t.stream.pushback; p.blocked() {
+			return p.add(ctx, t.spec.Store, from, block)
+		}
+		if err := t.intake.process(ctx, from, block); err != nil {
 			return err
 		}
 		return t.tell(ctx)
@@ -157,5 +163,10 @@ func (t *task) Close() error {
 		return nil
 	}
 	t.closed = true
+	if t.stream != nil {
+		if err := t.stream.pushback.close(); err != nil {
+			return errors.Join(err, t.runner.abandon(), t.intake.close())
+		}
+	}
 	return errors.Join(t.runner.abandon(), t.intake.close())
 }

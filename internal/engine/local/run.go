@@ -93,6 +93,9 @@ func (r *run) execute() error {
 	if err := os.MkdirAll(r.dir, 0o700); err != nil {
 		return fmt.Errorf("folder for the job's files: %w", err)
 	}
+	if r.job.Plan.Streaming {
+		return r.stream()
+	}
 	for _, s := range r.job.Plan.Stages {
 		made, err := r.open(s)
 		if err != nil {

@@ -51,7 +51,7 @@ func inputText(in Input) string {
 	case "groups":
 		fmt.Fprintf(&b, "groups %s by %s", in.PCollection, in.GroupByKey)
 	default:
-		fmt.Fprintf(&b, "elements %s", in.PCollection)
+		fmt.Fprintf(&b, "%s %s", in.Kind, in.PCollection)
 	}
 	b.WriteString(fromText(in.From))
 	if in.Merging != "" {

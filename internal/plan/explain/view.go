@@ -41,7 +41,7 @@ type Transform struct {
 
 // Input is a stage's main input.
 type Input struct {
-	// Kind is impulse, elements or groups.
+	// Kind is impulse, elements, groups or played.
 	Kind        string `json:"kind"`
 	PCollection string `json:"pcollection"`
 	// GroupByKey is the name of the transform that groups, for groups.
@@ -204,7 +204,10 @@ func short(name string) string {
 	return name
 }
 
-var inputKinds = map[plan.InputKind]string{plan.Impulse: "impulse", plan.Elements: "elements", plan.Groups: "groups"}
+var inputKinds = map[plan.InputKind]string{
+	plan.Impulse: "impulse", plan.Elements: "elements", plan.Groups: "groups",
+	plan.Played: "played",
+}
 
 var exchangeKinds = map[plan.ExchangeKind]string{
 	plan.Forward: "forward", plan.Rebalance: "rebalance", plan.Keyed: "keyed", plan.Broadcast: "broadcast",

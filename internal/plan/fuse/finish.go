@@ -11,7 +11,7 @@ import (
 // finish gives the runner's transforms their places, once those of the SDKs have theirs: at the mouth of the stage that
 // reads them where there is one such stage, else in a stage of the runner's own.
 func (b *builder) finish() *Result {
-	r := &Result{graph: b.g, home: b.home}
+	r := &Result{graph: b.g, home: b.home, played: map[string]*Stage{}}
 	for _, n := range b.g.Nodes {
 		switch n.Kind {
 		case graph.Impulse:
@@ -31,6 +31,16 @@ func (b *builder) finish() *Result {
 				b.home[n.ID] = readers[0]
 			} else {
 				b.runnerStage(n)
+			}
+		case graph.TestStream:
+			// A stage for each output: it has a watermark of its own.
+			for _, pc := range n.Outputs {
+				if len(b.g.Consumers(pc)) == 0 {
+					continue
+				}
+				s := &Stage{Mouth: n, PCollection: pc, Order: b.order[n.ID]}
+				b.made = append(b.made, s)
+				r.played[pc] = s
 			}
 		case graph.Flatten, graph.Reshuffle:
 			if b.home[n.ID] == nil && b.passedOnTwice(n) {
@@ -115,6 +125,8 @@ func (b *builder) reason(n *graph.Node, pc string) string {
 			}
 			return fmt.Sprintf("several readers: the result of the %s goes to more than one place", kindName(from.Kind))
 		}
+	case graph.TestStream:
+		return "the runner plays the TestStream"
 	case graph.Impulse:
 		if n.Kind != graph.SDK {
 			return "the runner makes the impulse"
@@ -149,7 +161,11 @@ func (r *Result) Sources(pcollection string) []Source {
 	if n == nil {
 		return nil
 	}
-	if s := r.home[n.ID]; s != nil {
+	s := r.home[n.ID]
+	if n.Kind == graph.TestStream {
+		s = r.played[pcollection]
+	}
+	if s != nil {
 		return []Source{{Stage: s, PCollection: pcollection}}
 	}
 	return r.Through(n)
@@ -166,7 +182,7 @@ func (r *Result) Feeds(s *Stage) []Source {
 	return r.Through(s.Mouth)
 }
 
-// Through are the sources of all main inputs of a Flatten or Reshuffle, in their order; none for an Impulse.
+// Through are the sources of all main inputs of a Flatten or Reshuffle, in their order; none for a root.
 func (r *Result) Through(n *graph.Node) []Source {
 	var all []Source
 	for _, pc := range n.Mains {

@@ -22,7 +22,8 @@ type Stage struct {
 	// Environment is the id of the environment; "" for a stage of the runner's own, which has no transforms.
 	Environment string
 	// Mouth is the runner's transform whose work is done where the stage's input arrives: an Impulse, a GroupByKey or (in
-	// a stage of the runner's own) a Flatten or Reshuffle; nil when the stage takes its PCollection's elements as they come.
+	// a stage of the runner's own) a Flatten, Reshuffle or TestStream; nil when the stage takes its PCollection's elements as
+	// they come.
 	Mouth *graph.Node
 	// PCollection is the stage's main input: what its first transforms read.
 	PCollection string
@@ -49,8 +50,9 @@ type Result struct {
 	// Cuts in the graph's order.
 	Cuts []Cut
 
-	graph *graph.Graph
-	home  map[string]*Stage // transform id → the stage that carries it out, if one does
+	graph  *graph.Graph
+	home   map[string]*Stage // transform id → the stage that carries it out, if one does
+	played map[string]*Stage // PCollection id → the stage that lets it out, of a TestStream's outputs
 }
 
 const splitPoint = "split point: the restrictions of a splittable DoFn are spread over all tasks before they are processed"

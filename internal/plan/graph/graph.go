@@ -27,6 +27,8 @@ const (
 	Reshuffle
 	// Flatten: the runner or any environment does.
 	Flatten
+	// TestStream: the runner plays what it says.
+	TestStream
 )
 
 // KindOf tells who carries out a transform of the URN; ok is false when nobody is known to.
@@ -40,6 +42,8 @@ func KindOf(transform string) (kind Kind, ok bool) {
 		return Reshuffle, true
 	case urn.TransformFlatten:
 		return Flatten, true
+	case urn.TransformTestStream:
+		return TestStream, true
 	case urn.TransformWindowInto, urn.TransformMapWindows, urn.TransformMergeWindows, urn.TransformToString,
 		urn.CombinePrecombine, urn.CombineMergeAccumulators, urn.CombineExtractOutputs, urn.CombineGroupedValues,
 		urn.CombineConvertToAccumulators:

@@ -2,6 +2,9 @@ package plantest
 
 import (
 	"fmt"
+	"maps"
+	"math"
+	"slices"
 	"strings"
 
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
@@ -17,7 +20,7 @@ var kinds = map[string]string{
 	"window_into": urn.TransformWindowInto, "combine": urn.TransformCombinePerKey, "precombine": urn.CombinePrecombine,
 	"merge": urn.CombineMergeAccumulators, "extract": urn.CombineExtractOutputs, "grouped": urn.CombineGroupedValues,
 	"pair": urn.SDFPairWithRestriction, "split": urn.SDFSplitAndSize, "process": urn.SDFProcessSizedElements,
-	"leaf": "", "composite": "",
+	"teststream": urn.TransformTestStream, "leaf": "", "composite": "",
 }
 
 // transform reads "NAME(INPUTS) > OUTPUTS OPTIONS".
@@ -138,6 +141,8 @@ func (ps *parser) options(t *pipepb.PTransform, options []string, sides map[stri
 	switch {
 	case graph.HasParDoPayload(t.Spec.Urn):
 		payload = pardo
+	case t.Spec.Urn == urn.TransformTestStream:
+		payload = ps.testStream(t)
 	case t.Spec.Urn == urn.TransformCombinePerKey || strings.Contains(t.Spec.Urn, "combine_"):
 		payload = combine
 	}
@@ -152,6 +157,24 @@ func (ps *parser) options(t *pipepb.PTransform, options []string, sides map[stri
 		t.Spec.Payload = []byte{0xff}
 	}
 	return nil
+}
+
+// testStream is the payload of a TestStream, whose elements have the coder of its first output: an element for each output, of
+// no bytes, and the end of processing time.
+func (ps *parser) testStream(t *pipepb.PTransform) *pipepb.TestStreamPayload {
+	payload := &pipepb.TestStreamPayload{CoderId: ps.c.Pcollections[t.Outputs["o0"]].GetCoderId()}
+	add := func(e *pipepb.TestStreamPayload_Event) { payload.Events = append(payload.Events, e) }
+	for _, tag := range slices.Sorted(maps.Keys(t.Outputs)) {
+		add(&pipepb.TestStreamPayload_Event{Event: &pipepb.TestStreamPayload_Event_ElementEvent{
+			ElementEvent: &pipepb.TestStreamPayload_Event_AddElements{
+				Tag: tag, Elements: []*pipepb.TestStreamPayload_TimestampedElement{{}},
+			},
+		}})
+	}
+	add(&pipepb.TestStreamPayload_Event{Event: &pipepb.TestStreamPayload_Event_ProcessingTimeEvent{
+		ProcessingTimeEvent: &pipepb.TestStreamPayload_Event_AdvanceProcessingTime{AdvanceDuration: math.MaxInt64},
+	}})
+	return payload
 }
 
 // output reads NAME[:CODER][@WINDOW][~] and adds the PCollection, unless it is there.

@@ -1,0 +1,219 @@
+package streaming
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
+	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
+	"golang.org/x/sync/errgroup"
+
+	"trestle/internal/beam/coder"
+	"trestle/internal/plan"
+	"trestle/internal/shuffle"
+	"trestle/internal/stage"
+)
+
+// Config is what a job needs. All fields are required, but for BundleBytes and Attempts.
+type Config struct {
+	Plan *plan.Plan
+	// Parallelism is the number of tasks of a stage; KeyGroups how many slices the key space is cut into.
+	Parallelism, KeyGroups int
+	// BundleBytes and Attempts are those of the tasks: see stage.Spec.
+	BundleBytes, Attempts int
+	// Store is the job's share of memory and spill space.
+	Store *shuffle.Store
+	// State is a folder for what tasks keep, in a folder each.
+	State stage.State
+	// Harness is the way to a harness of the environment for a stage's i-th task.
+	Harness func(environment string, i int) stage.Harness
+	Message func(jobpb.JobMessage_MessageImportance, string)
+	// Metrics is what one bundle measured.
+	Metrics func([]*pipepb.MonitoringInfo)
+	// Now is the world's time.
+	Now func() time.Time
+	Log *slog.Logger
+}
+
+// Job is a running job.
+type Job struct {
+	cfg      Config
+	stages   []*stageRun
+	clock    *clock
+	activity activity
+	attempts atomic.Uint64 // numbers the attempts of the job's bundles
+	ended    chan struct{} // closed when all tasks are quiet, and all TestStreams are over
+
+	mu   sync.Mutex
+	left int // tasks that are not quiet, and the player
+}
+
+// stageRun is a stage of a running job.
+type stageRun struct {
+	plan  *plan.Stage
+	tasks []*task
+	views *stage.Views
+}
+
+// Open makes a job's tasks. The job is to be closed, whether it has run or not.
+func Open(cfg Config) (*Job, error) {
+	j := &Job{cfg: cfg, clock: newClock(cfg.Now, len(cfg.Plan.TestStreams) > 0), ended: make(chan struct{})}
+	for _, s := range cfg.Plan.Stages {
+		if err := j.stage(s); err != nil {
+			return nil, errors.Join(fmt.Errorf("stage %q: %w", s.Name, err), j.Close())
+		}
+	}
+	j.connect()
+	for _, s := range j.stages {
+		for _, t := range s.tasks {
+			t.told = make([]int64, 1+len(s.plan.SideInputs))
+			for i := range t.told {
+				t.told[i] = coder.MinTimestamp
+			}
+			j.left++
+			j.activity.add(1)
+			t.owed = 1
+		}
+	}
+	if len(cfg.Plan.TestStreams) > 0 {
+		j.left++
+	}
+	return j, nil
+}
+
+// Close ends what is left of the job, which does not run any more.
+func (j *Job) Close() error {
+	var errs []error
+	for _, s := range j.stages {
+		for _, t := range s.tasks {
+			if t.task != nil {
+				errs = append(errs, t.task.Close())
+			}
+		}
+		errs = append(errs, s.views.Close())
+		for _, t := range s.tasks {
+			errs = append(errs, t.inbox.spool.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Run runs the job to its end, or to its first failure.
+func (j *Job) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, s := range j.stages {
+		for _, t := range s.tasks {
+			group.Go(func() error { return t.main(ctx) })
+		}
+	}
+	if len(j.cfg.Plan.TestStreams) > 0 {
+		group.Go(func() error { return j.play(ctx) })
+	}
+	return group.Wait()
+}
+
+// quiet says that nothing more will come of a task, or of the player.
+func (j *Job) quiet() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.left--; j.left == 0 {
+		close(j.ended)
+	}
+}
+
+// stage opens a stage's tasks.
+func (j *Job) stage(s *plan.Stage) error {
+	views, err := stage.NewViews(j.cfg.Plan, s, j.cfg.Store)
+	if err != nil {
+		return err
+	}
+	made := &stageRun{plan: s, views: views}
+	j.stages = append(j.stages, made)
+	parallelism := j.cfg.Parallelism
+	if s.Input.Kind == plan.Impulse || s.Input.Kind == plan.Played {
+		parallelism = 1
+	}
+	for i := range parallelism {
+		t := &task{
+			job: j, stage: made, index: i, inbox: newInbox(j.cfg.Store, &j.activity),
+			targets: make([][]target, len(j.cfg.Plan.Exchanges)), next: make([]int, len(j.cfg.Plan.Exchanges)),
+		}
+		made.tasks = append(made.tasks, t)
+		if t.task, err = j.open(t, parallelism); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// open makes the task itself.
+func (j *Job) open(t *task, parallelism int) (stage.StreamingTask, error) {
+	s := t.stage.plan
+	spec := stage.Spec{
+		Plan:        j.cfg.Plan,
+		Stage:       s,
+		Index:       t.index,
+		Parallelism: parallelism,
+		KeyGroups:   j.cfg.KeyGroups,
+		Store:       j.cfg.Store,
+		Views:       t.stage.views,
+		Out:         t,
+		State: stage.State{
+			Directory: filepath.Join(j.cfg.State.Directory, fmt.Sprintf("%d-%d", s.Index, t.index)),
+			Cache:     j.cfg.State.Cache,
+		},
+		BundleBytes: j.cfg.BundleBytes,
+		Attempts:    j.cfg.Attempts,
+		Log:         j.cfg.Log,
+	}
+	if s.Environment != "" {
+		spec.Harness = j.cfg.Harness(s.Environment, t.index)
+	}
+	if g := s.Input.Group; g != nil && g.Merging != nil {
+		spec.MergeHarness = j.cfg.Harness(g.Merging.Environment, t.index)
+	}
+	made, err := stage.Open(spec)
+	if err != nil {
+		return nil, err
+	}
+	streaming, ok := made.(stage.StreamingTask)
+	if !ok {
+		return nil, errors.Join(errors.New("its tasks take no watermarks"), made.Close())
+	}
+	return streaming, nil
+}
+
+// connect joins senders to receivers.
+func (j *Job) connect() {
+	for _, s := range j.stages {
+		for i := range s.plan.SideInputs {
+			for _, t := range s.tasks[1:] {
+				t.slot(1 + i) // from the stage's first task: see task.watermark
+			}
+		}
+		if s.plan.Input.Kind == plan.Played {
+			s.tasks[0].slot(stage.MainInput) // from the player
+		}
+	}
+	for _, e := range j.cfg.Plan.Exchanges {
+		to := j.stages[e.To]
+		for i, from := range j.stages[e.From].tasks {
+			switch {
+			case e.Side >= 0:
+				from.join(e.ID, to.tasks[0], 1+e.Side)
+			case e.Kind == plan.Forward:
+				from.join(e.ID, to.tasks[i%len(to.tasks)], stage.MainInput)
+			default:
+				for _, t := range to.tasks {
+					from.join(e.ID, t, stage.MainInput)
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,348 @@
+package streaming
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
+	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
+
+	"trestle/internal/beam/coder"
+	"trestle/internal/plan"
+	"trestle/internal/stage"
+)
+
+const (
+	// bundleTime is how long a bundle stays open while input keeps coming: what it put out is held back until it has
+	// ended, and its fixed cost is about a millisecond.
+	bundleTime = 20 * time.Millisecond
+	// clockTime is how far processing time runs on before a task that is busy is told.
+	clockTime = time.Millisecond
+)
+
+// task is a task of a running job, and what it is connected to. Its goroutine is the only one that calls the task.
+type task struct {
+	job   *Job
+	stage *stageRun
+	index int
+	task  stage.StreamingTask
+	inbox *inbox
+
+	// What the task receives: by slot, its input and what its sender has said; by input, what the task was told.
+	slots []slot
+	told  []int64
+
+	owed    int       // of the activity: events that were taken, and whose consequences were not all passed on
+	dirty   bool      // something happened since the last Flush
+	opened  time.Time // when the first thing since the last Flush happened
+	clocked time.Time // what Clock was told last
+
+	mu      sync.Mutex // outputs come from any goroutine of the task
+	wake    time.Time  // zero when there is none
+	targets [][]target // by exchange
+	next    []int      // by exchange, the target of the next block of a rebalance
+	attempt stage.Attempt
+	sent    map[*inbox]bool // who has blocks of the attempt
+	buf     []byte
+}
+
+// slot is a sender, as its receiver knows it.
+type slot struct {
+	input  int
+	millis int64
+}
+
+// target is a receiver, as its sender knows it.
+type target struct {
+	task *task
+	slot int
+}
+
+// join makes t a sender of the other task's input.
+func (t *task) join(exchange int, to *task, input int) {
+	t.targets[exchange] = append(t.targets[exchange], target{to, to.slot(input)})
+}
+
+// slot makes room for another sender of an input.
+func (t *task) slot(input int) int {
+	t.slots = append(t.slots, slot{input, coder.MinTimestamp})
+	return len(t.slots) - 1
+}
+
+// main drives the task until the job ends.
+func (t *task) main(ctx context.Context) error {
+	if err := t.begin(ctx); err != nil {
+		return err
+	}
+	for {
+		if err := t.due(ctx); err != nil {
+			return err
+		}
+		e, ok, err := t.inbox.get(ctx)
+		if err != nil {
+			return t.errorf("inbox", err)
+		}
+		if ok {
+			t.owed++
+			if err := t.handle(ctx, e); err != nil {
+				return err
+			}
+			if t.dirty && t.job.cfg.Now().Sub(t.opened) < bundleTime {
+				continue
+			}
+		}
+		if t.dirty {
+			if err := t.flush(ctx); err != nil {
+				return err
+			}
+			continue // things may have become due
+		}
+		if ok {
+			continue
+		}
+		t.job.activity.add(-t.owed)
+		t.owed = 0
+		if over, err := t.rest(ctx); over || err != nil {
+			return err
+		}
+	}
+}
+
+// begin tells the task the time, and of the inputs that nobody sends to that nothing will come.
+func (t *task) begin(ctx context.Context) error {
+	if err := t.tick(ctx); err != nil {
+		return err
+	}
+	for input := range t.told {
+		if err := t.watermark(ctx, input); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rest waits until something is to be done; over is true when the job has ended.
+func (t *task) rest(ctx context.Context) (over bool, err error) {
+	var alarm <-chan time.Time
+	if wake := t.wakeAt(); !wake.IsZero() {
+		if d, ok := t.job.clock.until(wake); ok {
+			timer := time.NewTimer(d)
+			defer timer.Stop()
+			alarm = timer.C
+		}
+	}
+	select {
+	case <-t.inbox.came:
+	case <-alarm:
+	case <-t.job.ended:
+		return true, nil
+	case <-ctx.Done():
+		return true, context.Cause(ctx)
+	}
+	return false, nil
+}
+
+// due tells the task the time when what it waits for has come.
+func (t *task) due(ctx context.Context) error {
+	for {
+		wake := t.wakeAt()
+		if wake.IsZero() || wake.After(t.job.clock.time()) {
+			return nil
+		}
+		if err := t.room(ctx); err != nil {
+			return err
+		}
+		t.happened()
+		if err := t.tick(ctx); err != nil {
+			return err
+		}
+		if t.wakeAt().Equal(wake) {
+			// It has seen the time, and still waits for it: it is the end of a bundle that it needs.
+			if !t.dirty {
+				return t.errorf("clock", fmt.Errorf("it asks for %v again, which it was told", wake))
+			}
+			if err := t.flush(ctx); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (t *task) wakeAt() time.Time {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.wake
+}
+
+// tick tells the task the time, if it is another than it was told.
+func (t *task) tick(ctx context.Context) error {
+	now := t.job.clock.time()
+	if now.Equal(t.clocked) {
+		return nil
+	}
+	t.clocked = now
+	return t.task.Clock(ctx, now)
+}
+
+// happened notes that there is something to flush.
+func (t *task) happened() {
+	if !t.dirty {
+		t.dirty, t.opened = true, t.job.cfg.Now()
+	}
+}
+
+func (t *task) flush(ctx context.Context) error {
+	t.dirty = false
+	return t.task.Flush(ctx)
+}
+
+// handle has an event done.
+func (t *task) handle(ctx context.Context, e event) error {
+	switch e.kind {
+	case block:
+		if err := t.room(ctx); err != nil {
+			return err
+		}
+		if now := t.job.clock.time(); now.Sub(t.clocked) >= clockTime {
+			if err := t.tick(ctx); err != nil {
+				return err
+			}
+		}
+		t.happened()
+		return t.task.Process(ctx, stage.Delivery{Input: t.slots[e.sender].input, KeyGroup: e.keyGroup}, e.records)
+	case watermark:
+		t.slots[e.sender].millis = e.millis
+		return t.watermark(ctx, t.slots[e.sender].input)
+	case tick:
+		t.happened()
+		return t.tick(ctx)
+	}
+	return t.errorf("inbox", fmt.Errorf("an event of kind %d", e.kind))
+}
+
+// watermark tells the task how far an input is, if it is further than it was told.
+func (t *task) watermark(ctx context.Context, input int) error {
+	least := coder.MaxTimestamp
+	for _, s := range t.slots {
+		if s.input == input {
+			least = min(least, s.millis)
+		}
+	}
+	if least == t.told[input] {
+		return nil
+	}
+	if err := t.room(ctx); err != nil {
+		return err
+	}
+	t.told[input] = least
+	t.happened()
+	if err := t.task.Watermark(ctx, input, least); err != nil {
+		return err
+	}
+	if input == stage.MainInput || t.index != 0 {
+		return nil
+	}
+	// The side inputs of all tasks of the stage are one, and filled by this task: the others go by its word.
+	for _, other := range t.stage.tasks[1:] {
+		e := event{kind: watermark, sender: input - 1, millis: least}
+		if _, err := other.inbox.put(ctx, 0, e, nil); err != nil {
+			return t.errorf("side input", err)
+		}
+	}
+	return nil
+}
+
+// room waits until nobody that the task sends to is full.
+func (t *task) room(ctx context.Context) error {
+	for _, targets := range t.targets {
+		for _, to := range targets {
+			full := to.task.inbox.full()
+			if full == nil {
+				continue
+			}
+			select {
+			case <-full:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+	}
+	return nil
+}
+
+func (t *task) errorf(what string, err error) error {
+	return fmt.Errorf("stage %q, task %d: %s: %w", t.stage.plan.Name, t.index, what, err)
+}
+
+// Emit is a task's output: see stage.Output. It does not wait: room has been asked for before.
+func (t *task) Emit(ctx context.Context, exchange, keyGroup int, records []byte) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	targets := t.targets[exchange]
+	to := targets[0]
+	switch t.job.cfg.Plan.Exchanges[exchange].Kind {
+	case plan.Keyed:
+		to = targets[keyGroup*len(targets)/t.job.cfg.KeyGroups]
+	case plan.Rebalance:
+		to = targets[t.next[exchange]%len(targets)]
+		t.next[exchange]++
+	}
+	if t.attempt == 0 {
+		t.attempt = stage.Attempt(t.job.attempts.Add(1))
+		t.sent = map[*inbox]bool{}
+	}
+	t.sent[to.task.inbox] = true
+	var err error
+	t.buf, err = to.task.inbox.put(ctx, t.attempt, event{kind: block, sender: to.slot, keyGroup: keyGroup, records: records}, t.buf)
+	return err
+}
+
+// Settle ends the attempt at each receiver.
+func (t *task) Settle(_ context.Context, keep bool) error {
+	t.mu.Lock()
+	attempt, sent := t.attempt, t.sent
+	t.attempt, t.sent = 0, nil
+	t.mu.Unlock()
+	for in := range sent {
+		if err := in.settle(attempt, keep); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Watermark passes the task's watermark on to all that it sends to.
+func (t *task) Watermark(ctx context.Context, millis int64) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, targets := range t.targets {
+		for _, to := range targets {
+			var err error
+			t.buf, err = to.task.inbox.put(ctx, 0, event{kind: watermark, sender: to.slot, millis: millis}, t.buf)
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// WakeAt notes when the task wants to be told the time.
+func (t *task) WakeAt(at time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.wake = at
+}
+
+// Quiet says that nothing more will come of this task.
+func (t *task) Quiet() { t.job.quiet() }
+
+// Message is a task's message to the job's log.
+func (t *task) Message(importance jobpb.JobMessage_MessageImportance, text string) {
+	t.job.cfg.Message(importance, text)
+}
+
+// Metrics is what one of the task's bundles measured.
+func (t *task) Metrics(infos []*pipepb.MonitoringInfo) { t.job.cfg.Metrics(infos) }
