@@ -81,7 +81,8 @@ public final class ProbeRun {
 
   private static String read(InputStream out) throws IOException {
     byte[] said = out.readNBytes(LONGEST);
-    if (out.read() >= 0) {
+    if (out.transferTo(OutputStream.nullOutputStream())
+        > 0) { // read to its end, or the probe would wait
       throw new IOException("it said more than " + LONGEST + " bytes");
     }
     return new String(said, StandardCharsets.UTF_8);
