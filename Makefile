@@ -48,6 +48,11 @@ suites := $(suites_python) $(suites_go) $(suites_java) $(typescript)
 flink_versions := 1.20.5 2.3.0
 flink = $(sdk)/flink-$(1)/ready
 flinks := $(foreach v,$(flink_versions),$(call flink,$(v)))
+# What hosts share when they share no disk, and what the SDKs need to read and write it.
+s3server := $(sdk)/versitygw-1.8.0/versitygw
+hadoop := $(sdk)/hadoop-3.4.2/ready
+python_storage := $(dir $(python))storage
+go_storage := $(dir $(go))wordcount-s3
 lint := build/tools/golangci-lint
 # The engines' adapters, where the program embeds them. Not under version control: `go build` works without them.
 adapters := $(addprefix internal/engine/flink/adapter/trestle-flink-,1.20.jar 2.jar)
@@ -121,7 +126,8 @@ lint: $(lint)
 	$(lint) run
 
 # With the SDKs set up, their own staging clients are tested against ours; with Flink, the rig of its cluster.
-unit: $(python) $(typescript) $(flinks)
+unit: $(python) $(typescript) $(flinks) $(s3server) $(hadoop)
+	TRESTLE_TEST_S3='$(abspath $(s3server))' TRESTLE_TEST_HADOOP='$(abspath $(dir $(hadoop)))/lib' \
 	TRESTLE_TEST_FLINK='$(subst $() ,:,$(abspath $(dir $(flinks))))' \
 	TRESTLE_TEST_PYTHON='$(abspath $(dir $(python)))/bin/python' TRESTLE_TEST_TYPESCRIPT='$(abspath $(dir $(typescript)))' go test ./...
 
@@ -205,6 +211,34 @@ $(flinks): $(sdk)/flink-%/ready: test/flink/pom.xml
 	  'rm -rf $(@D)/new; mvn -B -q -f $< -Dflink.version=$* -DincludeScope=runtime -DoutputDirectory="$(abspath $(@D))/new" \
 	   org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies; \
 	   rm -rf $(@D)/lib; mv $(@D)/new $(@D)/lib'
+	@touch $@
+
+# It takes a while: it is made for many kinds of disks.
+$(s3server):
+	@$(quietly) 'an S3 server' build/log/versitygw.log bash -euc \
+	  'GOBIN="$(abspath $(@D))" CGO_ENABLED=0 go install -trimpath -ldflags "-s -w" \
+	   github.com/versity/versitygw/cmd/versitygw@v$(patsubst versitygw-%,%,$(notdir $(@D)))'
+
+$(hadoop): test/cluster/storage/pom.xml
+	@$(quietly) 'HDFS' build/log/hadoop.log bash -euc \
+	  'rm -rf $(@D)/lib; mvn -B -q -f $< -Dhadoop.version=$(patsubst hadoop-%,%,$(notdir $(@D))) -DincludeScope=runtime \
+	   -DoutputDirectory="$(abspath $(@D))/lib" org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies'
+	@touch $@
+
+# Into WordCount's virtual environment, as what Beam's tests need is.
+$(python_storage): test/cluster/storage/requirements.txt $(python)
+	@$(quietly) 'S3 and HDFS for Beam Python' build/log/python-storage.log \
+	  $(@D)/bin/pip install --disable-pip-version-check -r $< apache-beam==$(beam_python)
+	@touch $@
+
+# Beam's WordCount as it is, and a file beside it that links Beam's own S3 file system in; with Beam's own requirements.
+$(go_storage): test/cluster/storage/s3.go.txt
+	@$(quietly) 'Beam Go WordCount with S3' build/log/go-storage.log bash -euc \
+	  'go mod download github.com/apache/beam/sdks/v2; beam="$$(go list -m -f "{{.Dir}}" github.com/apache/beam/sdks/v2)"; \
+	   rm -rf $@.src; mkdir -p $@.src; cp "$$beam"/go/examples/wordcount/wordcount.go $@.src/; cp $< $@.src/s3.go; \
+	   { sed "s:^module .*:module wordcount:" "$$beam/go.mod"; echo "require github.com/apache/beam/sdks/v2 $(beam_go)"; } >$@.src/go.mod; \
+	   { cat "$$beam/go.sum"; grep "^github.com/apache/beam/sdks/v2 " go.sum; } >$@.src/go.sum; \
+	   go build -C $@.src -mod=mod -trimpath=false -ldflags "-s -w" -o "$(abspath $@)" .'
 	@touch $@
 
 # A module of its own, so that the linter's two hundred dependencies stay out of trestle's.

@@ -48,6 +48,17 @@ func (h *Host) Dir() string {
 	return "/tmp"
 }
 
+// Far is the host's own folder for what is large and no concern of a test, such as a container engine's; it is not below Dir.
+func (h *Host) Far() string {
+	if h.cluster.Plain != "" {
+		return h.disk("var-tmp")
+	}
+	return "/var/tmp"
+}
+
+// Cluster is the host's.
+func (h *Host) Cluster() *Cluster { return h.cluster }
+
 // Outside is where this process finds a file that is below Dir, or shared, on the host.
 func (h *Host) Outside(path string) string {
 	if h.cluster.Plain != "" {
@@ -146,6 +157,9 @@ type Found struct {
 
 // Kill ends the process by SIGKILL and waits for its end.
 func (f Found) Kill() error { return f.kill() }
+
+// Alive says whether the process still runs.
+func (f Found) Alive() bool { return f.alive() }
 
 // Processes are all processes on the host but its init, those of containers included; on a plain host those that kept the
 // environment that Start gives.

@@ -3,7 +3,7 @@
 // what it needs and runs it.
 //
 // The examples' definitions of a word differ, so each output is compared with a count by the same definition, word by
-// word; and then all are compared in a form in which the definitions agree, the runs of letters (see Counts.byLetters).
+// word; and then all are compared in a form in which the definitions agree, the runs of letters (see example.Counts.ByLetters).
 package main
 
 import (
@@ -20,6 +20,7 @@ import (
 	"time"
 
 	proc "trestle/test/process"
+	"trestle/test/wordcount/example"
 )
 
 type flags struct {
@@ -34,10 +35,10 @@ func main() {
 	flag.StringVar(&f.trestle, "trestle", "bin/trestle", "the trestle binary")
 	flag.StringVar(&f.text, "text", "", "the text whose words are counted")
 	flag.StringVar(&f.dir, "dir", "", "where outputs, logs and the server's data go; emptied first")
-	flag.StringVar(&f.python, "python", "", "virtual environment with Beam's Python SDK")
-	flag.StringVar(&f.golang, "go", "", "binary of Beam's Go example")
-	flag.StringVar(&f.java, "java", "", "folder of jars with Beam's Java example")
-	flag.StringVar(&f.typescript, "typescript", "", "folder with Beam's TypeScript SDK and wordcount.js")
+	flag.StringVar(&f.Python, "python", "", "virtual environment with Beam's Python SDK")
+	flag.StringVar(&f.Go, "go", "", "binary of Beam's Go example")
+	flag.StringVar(&f.Java, "java", "", "folder of jars with Beam's Java example")
+	flag.StringVar(&f.TypeScript, "typescript", "", "folder with Beam's TypeScript SDK and wordcount.js")
 	flag.StringVar(&f.sdks, "sdk", "python go java typescript", "the SDKs to run, separated by blanks")
 	flag.StringVar(&f.environments, "environment", "loopback", "any of loopback, process, run, separated by blanks")
 	flag.StringVar(&f.endpoint, "endpoint", "", "host:port of a server that runs already; by default one is started")
@@ -57,7 +58,7 @@ func main() {
 // result is what became of a pipeline.
 type result struct {
 	pipeline
-	got  Counts
+	got  example.Counts
 	took time.Duration
 	err  error
 }
@@ -103,7 +104,7 @@ func (f *flags) prepare() error {
 			return fmt.Errorf("no environment is called %q: there are loopback, process and run", environment)
 		}
 	}
-	for _, path := range []*string{&f.trestle, &f.text, &f.dir, &f.python, &f.golang, &f.java, &f.typescript} {
+	for _, path := range []*string{&f.trestle, &f.text, &f.dir, &f.Python, &f.Go, &f.Java, &f.TypeScript} {
 		if *path == "" {
 			continue
 		}
@@ -166,7 +167,7 @@ func (f *flags) runOne(ctx context.Context, p pipeline) result {
 	if r.got, r.err = p.read(stdout.String()); r.err != nil {
 		return r
 	}
-	if diff := difference(r.got, p.want); diff != "" {
+	if diff := example.Difference(r.got, p.want); diff != "" {
 		r.err = errors.New("not what a count without Beam finds: " + diff)
 	}
 	return r
@@ -196,7 +197,7 @@ func agree(results []result) error {
 		case first == nil:
 			first = &results[i]
 		default:
-			if diff := difference(r.got.byLetters(), first.got.byLetters()); diff != "" {
+			if diff := example.Difference(r.got.ByLetters(), first.got.ByLetters()); diff != "" {
 				errs = append(errs, fmt.Errorf("%s against %s, by runs of letters: %s", r.name(), first.name(), diff))
 			}
 		}
@@ -227,7 +228,7 @@ func report(results []result, checks []check) bool {
 			sdk += " (" + r.what + ")"
 		}
 		fmt.Fprintf(table, "%s\t%s\t%d\t%d\t%d\t%.1f\t%s\n",
-			sdk, r.environment, r.got.Total(), len(r.got), len(r.got.byLetters()), r.took.Seconds(), verdict(r.err, "equal"))
+			sdk, r.environment, r.got.Total(), len(r.got), len(r.got.ByLetters()), r.took.Seconds(), verdict(r.err, "equal"))
 	}
 	table.Flush()
 	fmt.Println()

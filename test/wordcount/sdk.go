@@ -9,6 +9,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+
+	"trestle/test/wordcount/example"
 )
 
 // The environments in which a pipeline's code can run, and ways to hand the pipeline over.
@@ -26,11 +28,11 @@ type pipeline struct {
 	// argv and env are how it is started; env adds to ours.
 	argv, env []string
 	// want is the count made without Beam, by the same definition of a word.
-	want Counts
+	want example.Counts
 	// wholeText is set when the pipeline counts the text that all share.
 	wholeText bool
 	// read finds the counts that the pipeline made, given what it printed.
-	read func(stdout string) (Counts, error)
+	read func(stdout string) (example.Counts, error)
 }
 
 // name is fit for a file.
@@ -45,8 +47,7 @@ func (p pipeline) name() string {
 // place is where things are. All paths are absolute: workers have working directories of their own.
 type place struct {
 	trestle, text, dir string
-	// the SDKs: a virtual environment, a binary, a folder of jars, a folder with node_modules.
-	python, golang, java, typescript string
+	example.SDKs
 }
 
 // pipelines are the runs of an SDK in an environment, on the server at endpoint; none when the SDK has no such
@@ -54,63 +55,44 @@ type place struct {
 func (at place) pipelines(sdk, environment, endpoint string) ([]pipeline, error) {
 	p := pipeline{sdk: sdk, environment: environment, wholeText: true}
 	output := filepath.Join(at.dir, "out", p.name())
-	p.read = func(string) (Counts, error) { return readOutput(output) }
-	var words *regexp.Regexp
-	switch sdk {
-	case "python":
-		words = pythonWord
-		python := filepath.Join(at.python, "bin", "python")
-		p.argv = []string{python, "-m", "apache_beam.examples.wordcount", "--input", at.text, "--output", output}
-		switch environment {
-		case loopback:
-			p.argv = append(p.argv, "--runner=PortableRunner", "--job_endpoint="+endpoint, "--environment_type=LOOPBACK")
-		case process:
-			// The interpreter that has the SDK is found by the PATH, as in an activated virtual environment.
-			path := filepath.Dir(python) + string(filepath.ListSeparator) + os.Getenv("PATH")
-			p.argv = append(p.argv, "--runner=PortableRunner", "--job_endpoint="+endpoint, "--environment_type=PROCESS",
-				"--environment_config="+mustConfig("python", map[string]string{"PATH": path}))
-		}
-	case "go":
-		words = goWord
-		p.argv = []string{at.golang, "--input=" + at.text, "--output=" + output}
-		switch environment {
-		case loopback:
-			p.argv = append(p.argv, "--runner=universal", "--endpoint="+endpoint, "--environment_type=LOOPBACK")
-		case process:
-			// Without a worker binary the client compiles one out of its source, which takes minutes.
-			p.argv = append(p.argv, "--runner=universal", "--endpoint="+endpoint, "--environment_type=PROCESS",
-				"--environment_config="+mustConfig("go", nil), "--worker_binary="+at.golang)
-		}
-	case "java":
-		words = letters
-		p.argv = []string{"java", "-cp", filepath.Join(at.java, "*"), "org.apache.beam.examples.WordCount",
-			"--inputFile=" + at.text, "--output=" + output}
-		switch environment {
-		case loopback:
-			// The client stages its class path, 60 MB, unless told what to stage; a loopback worker has it already.
-			none := filepath.Join(at.dir, "nothing-to-stage")
-			if err := os.WriteFile(none, nil, 0o600); err != nil {
-				return nil, err
-			}
-			p.argv = append(p.argv, "--runner=PortableRunner", "--jobEndpoint="+endpoint,
-				"--defaultEnvironmentType=LOOPBACK", "--filesToStage="+none)
-		case process:
-			p.argv = append(p.argv, "--runner=PortableRunner", "--jobEndpoint="+endpoint,
-				"--defaultEnvironmentType=PROCESS", "--defaultEnvironmentConfig="+mustConfig("java", nil))
-		}
-	case "typescript":
+	p.read = func(string) (example.Counts, error) { return example.ReadOutput(output) }
+	if sdk == "typescript" {
 		if environment != loopback {
 			return nil, nil // its client offers docker and loopback only
 		}
 		return at.typescriptPipelines(endpoint)
-	default:
-		return nil, fmt.Errorf("no SDK is called %q: there are python, go, java and typescript", sdk)
 	}
-	if environment == run {
+	argv, words, err := at.Command(sdk, at.text, output)
+	if err != nil {
+		return nil, err
+	}
+	p.argv = argv
+	switch environment {
+	case loopback:
+		p.argv = append(p.argv, example.Portable(sdk, endpoint, "LOOPBACK", "")...)
+	case process:
+		var env map[string]string
+		if sdk == "python" {
+			// The interpreter that has the SDK is found by the PATH, as in an activated virtual environment.
+			env = map[string]string{"PATH": filepath.Join(at.Python, "bin") + string(filepath.ListSeparator) + os.Getenv("PATH")}
+		}
+		p.argv = append(p.argv, example.Portable(sdk, endpoint, "PROCESS", mustConfig(sdk, env))...)
+	case run:
 		p.argv = append([]string{at.trestle, "run", "--data", filepath.Join(at.dir, "data-run"), "--"}, p.argv...)
 	}
-	var err error
-	if p.want, err = countFile(at.text, matching(words)); err != nil {
+	switch {
+	case sdk == "go" && environment == process:
+		// Without a worker binary the client compiles one out of its source, which takes minutes.
+		p.argv = append(p.argv, "--worker_binary="+at.Go)
+	case sdk == "java" && environment == loopback:
+		// The client stages its class path, 60 MB, unless told what to stage; a loopback worker has it already.
+		none := filepath.Join(at.dir, "nothing-to-stage")
+		if err := os.WriteFile(none, nil, 0o600); err != nil {
+			return nil, err
+		}
+		p.argv = append(p.argv, "--filesToStage="+none)
+	}
+	if p.want, err = example.CountFile(at.text, words); err != nil {
 		return nil, err
 	}
 	return []pipeline{p}, nil
@@ -119,34 +101,32 @@ func (at place) pipelines(sdk, environment, endpoint string) ([]pipeline, error)
 // typescriptPipelines are Beam's own example, which counts four lines that it holds itself and prints the counts, and
 // one over the whole text with the same transforms.
 func (at place) typescriptPipelines(endpoint string) ([]pipeline, error) {
-	script := filepath.Join(at.typescript, "node_modules", "apache-beam", "dist", "src", "apache_beam", "examples", "wordcount.js")
+	script := filepath.Join(at.TypeScript, "node_modules", "apache-beam", "dist", "src", "apache_beam", "examples", "wordcount.js")
 	own, err := exampleLines(script)
 	if err != nil {
 		return nil, err
 	}
-	example := pipeline{sdk: "typescript", environment: loopback, what: "example", read: readPrinted}
-	example.argv = []string{"node", script, "--runner=universal", "--environmentType=LOOPBACK"}
+	four := pipeline{sdk: "typescript", environment: loopback, what: "example", read: readPrinted}
+	four.argv = []string{"node", script, "--runner=universal", "--environmentType=LOOPBACK"}
 	// Its universal runner starts a server of its own, in Python, unless told where one is (apache_beam/utils/service).
 	override, err := json.Marshal(map[string]string{"python:apache_beam.runners.portability.local_job_service_main": endpoint})
 	if err != nil {
 		return nil, err
 	}
-	example.env = []string{"BEAM_SERVICE_OVERRIDES=" + string(override)}
-	example.want, err = count(strings.NewReader(own), func(line string) []string {
-		return notLowerCase.Split(strings.ToLower(line), -1)
-	})
+	four.env = []string{"BEAM_SERVICE_OVERRIDES=" + string(override)}
+	four.want, err = example.Count(strings.NewReader(own), example.LowerCase)
 	if err != nil {
 		return nil, err
 	}
 
 	text := pipeline{sdk: "typescript", environment: loopback, what: "text", wholeText: true}
 	output := filepath.Join(at.dir, "out", text.name())
-	text.argv = []string{"node", filepath.Join(at.typescript, "wordcount.js"), endpoint, at.text, output}
-	text.read = func(string) (Counts, error) { return readOutput(output) }
-	if text.want, err = countFile(at.text, matching(letters)); err != nil {
+	text.argv = []string{"node", filepath.Join(at.TypeScript, "wordcount.js"), endpoint, at.text, output}
+	text.read = func(string) (example.Counts, error) { return example.ReadOutput(output) }
+	if text.want, err = example.CountFile(at.text, example.Matching(example.JavaWord)); err != nil {
 		return nil, err
 	}
-	return []pipeline{example, text}, nil
+	return []pipeline{four, text}, nil
 }
 
 var (
@@ -177,8 +157,8 @@ func exampleLines(script string) (string, error) {
 }
 
 // readPrinted reads the counts that the TypeScript example prints among other things.
-func readPrinted(stdout string) (Counts, error) {
-	counts := Counts{}
+func readPrinted(stdout string) (example.Counts, error) {
+	counts := example.Counts{}
 	for _, match := range printedRE.FindAllStringSubmatch(stdout, -1) {
 		n, err := strconv.Atoi(match[2])
 		if err != nil {
@@ -207,13 +187,4 @@ func mustConfig(sdk string, env map[string]string) string {
 		panic(err) // strings always marshal
 	}
 	return string(text)
-}
-
-func countFile(path string, words func(string) []string) (Counts, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	return count(file, words)
 }

@@ -1,4 +1,4 @@
-package main
+package example
 
 import (
 	"os"
@@ -17,15 +17,15 @@ func TestCountFollowsEachExample(t *testing.T) {
 		words    func(string) []string
 		want     Counts
 	}{
-		{"python", matching(pythonWord), Counts{
+		{"python", Matching(PythonWord), Counts{
 			"Ge1": 1, "3": 1, "The": 2, "LORD's": 2, "sons'": 1, "sheep": 1, "the": 1, "two_fold": 1, "end": 1}},
-		{"go", matching(goWord), Counts{
+		{"go", Matching(GoWord), Counts{
 			"Ge": 1, "The": 2, "LORD's": 2, "sons": 1, "sheep": 1, "the": 1, "two": 1, "fold": 1, "end": 1}},
-		{"java", matching(letters), Counts{
+		{"java", Matching(JavaWord), Counts{
 			"Ge": 1, "The": 2, "LORD": 2, "s": 2, "sons": 1, "sheep": 1, "the": 1, "two": 1, "fold": 1, "end": 1}},
 	} {
 		t.Run(test.language, func(t *testing.T) {
-			got, err := count(strings.NewReader(sample), test.words)
+			got, err := Count(strings.NewReader(sample), test.words)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -36,18 +36,18 @@ func TestCountFollowsEachExample(t *testing.T) {
 	}
 }
 
-// What the summary's last check rests on: cut into letters, the definitions agree.
+// What the summary's last check rests on: cut into JavaWord, the definitions agree.
 func TestByLettersMakesDefinitionsAgree(t *testing.T) {
-	want, err := count(strings.NewReader(sample), matching(letters))
+	want, err := Count(strings.NewReader(sample), Matching(JavaWord))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, words := range []func(string) []string{matching(pythonWord), matching(goWord)} {
-		counts, err := count(strings.NewReader(sample), words)
+	for _, words := range []func(string) []string{Matching(PythonWord), Matching(GoWord)} {
+		counts, err := Count(strings.NewReader(sample), words)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(want, counts.byLetters()); diff != "" {
+		if diff := cmp.Diff(want, counts.ByLetters()); diff != "" {
 			t.Errorf("by letters (-want +got):\n%s", diff)
 		}
 	}
@@ -64,7 +64,7 @@ func TestReadOutput(t *testing.T) {
 		return filepath.Join(dir, "out")
 	}
 	t.Run("all shards", func(t *testing.T) {
-		got, err := readOutput(write(t, map[string]string{"out-00000-of-00002": "a: 1\n", "out-00001-of-00002": "b: 2\n"}))
+		got, err := ReadOutput(write(t, map[string]string{"out-00000-of-00002": "a: 1\n", "out-00001-of-00002": "b: 2\n"}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -81,7 +81,7 @@ func TestReadOutput(t *testing.T) {
 		"no count":   {map[string]string{"out": "a: 1\nb\n"}, `line 2 is "b", not "word: count"`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if _, err := readOutput(write(t, test.files)); err == nil || !strings.Contains(err.Error(), test.want) {
+			if _, err := ReadOutput(write(t, test.files)); err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("error is %v, want one with %q", err, test.want)
 			}
 		})
@@ -89,10 +89,10 @@ func TestReadOutput(t *testing.T) {
 }
 
 func TestDifference(t *testing.T) {
-	if got := difference(Counts{"a": 1}, Counts{"a": 1}); got != "" {
+	if got := Difference(Counts{"a": 1}, Counts{"a": 1}); got != "" {
 		t.Errorf("equal counts differ: %s", got)
 	}
-	got := difference(Counts{"a": 1, "c": 4}, Counts{"a": 2, "b": 3})
+	got := Difference(Counts{"a": 1, "c": 4}, Counts{"a": 2, "b": 3})
 	for _, want := range []string{"3 of 2 words", `"a" counted 1 times, not 2`, `"b" counted 0 times, not 3`, `"c" counted 4 times, not 0`} {
 		if !strings.Contains(got, want) {
 			t.Errorf("difference is %q, want %q in it", got, want)

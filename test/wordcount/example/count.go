@@ -1,4 +1,6 @@
-package main
+// Package example knows Beam's own WordCount examples: how each SDK's is started, what it calls a word, and what it writes;
+// and it counts words without Beam.
+package example
 
 import (
 	"bufio"
@@ -29,16 +31,16 @@ func (c Counts) Total() int {
 // They are run here by Go's regexp over the plain file: nothing of Beam takes part.
 var (
 	// [\w']+, as Python means it for text: letters, digits and _ of any script.
-	pythonWord = regexp.MustCompile(`[\p{L}\p{N}_']+`)
-	goWord     = regexp.MustCompile(`[a-zA-Z]+('[a-z])?`)
+	PythonWord = regexp.MustCompile(`[\p{L}\p{N}_']+`)
+	GoWord     = regexp.MustCompile(`[a-zA-Z]+('[a-z])?`)
 	// Java splits at [^\p{L}]+ and drops empty words, which leaves the runs of letters.
-	letters = regexp.MustCompile(`\p{L}+`)
+	JavaWord = regexp.MustCompile(`\p{L}+`)
 	// TypeScript's example splits lower-cased lines at [^a-z]+ and keeps the empty words.
-	notLowerCase = regexp.MustCompile(`[^a-z]+`)
+	typescriptGap = regexp.MustCompile(`[^a-z]+`)
 )
 
-// count counts the words of a text, line by line as the pipelines do.
-func count(text io.Reader, words func(line string) []string) (Counts, error) {
+// Count counts the words of a text, line by line as the pipelines do.
+func Count(text io.Reader, words func(line string) []string) (Counts, error) {
 	counts := Counts{}
 	scanner := bufio.NewScanner(text)
 	for scanner.Scan() {
@@ -49,30 +51,30 @@ func count(text io.Reader, words func(line string) []string) (Counts, error) {
 	return counts, scanner.Err()
 }
 
-// matching makes the words of a line of what a regular expression matches in it.
-func matching(re *regexp.Regexp) func(string) []string {
+// Matching makes the words of a line of what a regular expression matches in it.
+func Matching(re *regexp.Regexp) func(string) []string {
 	return func(line string) []string { return re.FindAllString(line, -1) }
 }
 
-// byLetters cuts each word into its runs of letters and adds up what becomes equal: "LORD's" and "Ge1" count as "LORD"
+// ByLetters cuts each word into its runs of letters and adds up what becomes equal: "LORD's" and "Ge1" count as "LORD"
 // and "s", and as "Ge".
 //
 // Every example's words are pieces of the text that keep runs of ASCII letters whole (Go's takes at most the first
 // letter after an apostrophe for its own, and no word of the text has two there), and none drops a letter. So outputs
 // that differ by definition are equal in this form, exactly when each counted every letter of the text once.
-func (c Counts) byLetters() Counts {
+func (c Counts) ByLetters() Counts {
 	folded := Counts{}
 	for word, n := range c {
-		for _, run := range letters.FindAllString(word, -1) {
+		for _, run := range JavaWord.FindAllString(word, -1) {
 			folded[run] += n
 		}
 	}
 	return folded
 }
 
-// readOutput reads what a pipeline wrote: all files whose names begin with prefix, of lines "word: count". A word that
+// ReadOutput reads what a pipeline wrote: all files whose names begin with prefix, of lines "word: count". A word that
 // comes twice is an error, whatever its counts: its groups were not one.
-func readOutput(prefix string) (Counts, error) {
+func ReadOutput(prefix string) (Counts, error) {
 	files, err := filepath.Glob(prefix + "*")
 	if err != nil {
 		return nil, err
@@ -110,8 +112,8 @@ func (c Counts) addFile(path string) error {
 	return scanner.Err()
 }
 
-// difference says where two counts differ, the words that come first in the alphabet as examples; "" when they do not.
-func difference(got, want Counts) string {
+// Difference says where two counts differ, the words that come first in the alphabet as examples; "" when they do not.
+func Difference(got, want Counts) string {
 	var words []string
 	for word, n := range want {
 		if got[word] != n {
