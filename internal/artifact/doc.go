@@ -1,6 +1,6 @@
 // Package artifact keeps what a pipeline's harnesses need (jars, wheels, a worker binary) and hands it out: staging
 // takes artifacts from the SDK, a store keeps each once under its sha256, retrieval serves the harnesses, and [Fetch] is
-// the harness's side of it.
+// the harness's side of it. On hosts where nothing was staged, a [Source] stands in for the store.
 //
 // # Staging
 //

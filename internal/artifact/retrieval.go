@@ -15,18 +15,26 @@ import (
 const chunkBytes = 1 << 20
 
 // Retrieval hands artifacts to harnesses: the server of Beam's ArtifactRetrievalService. It serves what staging made of
-// a job's dependencies (files named by their sha256), and embedded and URL artifacts besides. Its methods may be called
+// a job's dependencies (files named by their sha256), and embedded artifacts and, from a store, URLs besides. Its methods may be called
 // concurrently.
 type Retrieval struct {
 	jobpb.UnimplementedArtifactRetrievalServiceServer
 
-	store *Store
-	log   *slog.Logger
+	from Opener
+	log  *slog.Logger
 }
 
-// NewRetrieval makes a retrieval service over a store.
-func NewRetrieval(s *Store, log *slog.Logger) *Retrieval {
-	return &Retrieval{store: s, log: log}
+// Opener has artifacts by their sha256: a [Store] or a [Source].
+type Opener interface {
+	// Open reads an artifact, and tells its size in bytes; an error for which [blob.IsNotFound] holds when there is
+	// none. A Read, or Open itself, fails with ErrMismatch when the bytes are not the right ones. The caller closes the
+	// reader.
+	Open(ctx context.Context, sha256hex string) (io.ReadCloser, int64, error)
+}
+
+// NewRetrieval makes a retrieval service over a store or a source.
+func NewRetrieval(from Opener, log *slog.Logger) *Retrieval {
+	return &Retrieval{from: from, log: log}
 }
 
 // ResolveArtifacts answers with the artifacts that it was asked about: staging has resolved them. What staging cannot
@@ -91,17 +99,21 @@ func (r *Retrieval) content(ctx context.Context, d *dependency) (io.ReadCloser, 
 	case d.embedded != nil:
 		return io.NopCloser(bytes.NewReader(d.embedded.GetData())), nil
 	case d.url != nil:
-		digest, err := r.store.putURL(ctx, d.url.GetUrl(), d.sum)
+		store, ok := r.from.(*Store)
+		if !ok {
+			return nil, refuse(errors.New("workers hand out what was staged, and staging leaves no URLs"))
+		}
+		digest, err := store.putURL(ctx, d.url.GetUrl(), d.sum)
 		if err != nil {
 			return nil, err
 		}
-		content, _, err := r.store.Open(ctx, digest.SHA256)
+		content, _, err := store.Open(ctx, digest.SHA256)
 		return content, err
 	case d.file != nil:
 		if d.sum == "" {
 			return nil, refuse(errors.New("it has no sha256, so it was not staged: only staged files are served, never a path"))
 		}
-		content, _, err := r.store.Open(ctx, d.sum)
+		content, _, err := r.from.Open(ctx, d.sum)
 		return content, err
 	default:
 		return nil, refuse(fmt.Errorf("it names the package %s, which the harness has to install by itself", d.pkg))

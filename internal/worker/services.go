@@ -13,7 +13,6 @@ import (
 
 	"trestle/internal/artifact"
 	"trestle/internal/fnapi"
-	"trestle/internal/store/blob"
 )
 
 // stopTimeout is how long harnesses get to end by themselves.
@@ -21,11 +20,11 @@ const stopTimeout = 10 * time.Second
 
 // services are what harnesses connect to.
 type services struct {
-	fn       *fnapi.Server
-	grpc     *grpc.Server
-	bucket   blob.Bucket
-	endpoint string // as harnesses reach it
-	served   chan error
+	fn        *fnapi.Server
+	grpc      *grpc.Server
+	artifacts *artifact.Source
+	endpoint  string // as harnesses reach it
+	served    chan error
 }
 
 // serveHarnesses starts the Fn API and the artifact service.
@@ -40,13 +39,22 @@ func (w *Worker) serveHarnesses() (_ *services, err error) {
 		return nil, fmt.Errorf("listen for harnesses: %w", err)
 	}
 	s.endpoint = net.JoinHostPort(advertise, strconv.Itoa(listener.Addr().(*net.TCPAddr).Port))
-	if s.bucket, err = blob.Open(w.ctx, w.job.Artifacts.Bucket, blob.Options{ReadOnly: true}); err != nil {
-		return nil, errors.Join(fmt.Errorf("the artifact store: %w", err), listener.Close())
+	s.artifacts, err = artifact.NewSource(artifact.SourceConfig{
+		Bucket: w.job.Artifacts.Bucket,
+		Server: w.job.Artifacts.Server,
+		Dir:    filepath.Dir(w.cfg.Scratch), // which the job's other workers on this host have too
+		Job:    w.job.ID,
+		Message: func(text string) {
+			w.message(jobpb.JobMessage_JOB_MESSAGE_WARNING, text)
+		},
+		Log: w.cfg.Log,
+	})
+	if err != nil {
+		return nil, errors.Join(err, listener.Close())
 	}
-	store := artifact.NewStore(s.bucket, filepath.Join(w.cfg.Scratch, "incoming"))
 	s.grpc = grpc.NewServer(fnapi.ServerOptions()...)
 	s.fn.Register(s.grpc)
-	jobpb.RegisterArtifactRetrievalServiceServer(s.grpc, artifact.NewRetrieval(store, w.cfg.Log))
+	jobpb.RegisterArtifactRetrievalServiceServer(s.grpc, artifact.NewRetrieval(s.artifacts, w.cfg.Log))
 	go func() { s.served <- s.grpc.Serve(listener) }()
 	return s, nil
 }
@@ -54,7 +62,7 @@ func (w *Worker) serveHarnesses() (_ *services, err error) {
 func (s *services) stop() error {
 	s.fn.Close()
 	s.grpc.Stop()
-	return errors.Join(ignoreStopped(<-s.served), s.bucket.Close())
+	return errors.Join(ignoreStopped(<-s.served), s.artifacts.Close())
 }
 
 func ignoreStopped(err error) error {

@@ -110,7 +110,7 @@ func TestOpenErrors(t *testing.T) {
 		fakeS3(t, "other") + "&x": {"open bucket s3://other"},
 		strings.Replace(fakeS3(t, "there"), "there", "absent", 1): {"open bucket s3://absent", "there is no such bucket"},
 		"s3://user:secret@b?bogus=1":                              {"open bucket s3://b: credentials do not belong in the URL (user information)", "AWS_ACCESS_KEY_ID"},
-		"s3://b/p?x_access_key=secret":                          {"open bucket s3://b/p: credentials do not belong in the URL (parameter x_access_key)"},
+		"s3://b/p?x_access_key=secret":                            {"open bucket s3://b/p: credentials do not belong in the URL (parameter x_access_key)"},
 		"s3://b?prefix=a/b":                                       {"open bucket s3://b?prefix=a/b: write the prefix as the path: s3://b/a/b"},
 		"file:///shared#1":                                        {"write # as %23"},
 	} {

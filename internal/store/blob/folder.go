@@ -18,8 +18,8 @@ func newFolder(ctx context.Context, dir string, options Options) (driver, error)
 	if options.ReadOnly {
 		// Made here, it would be another folder than the one that is meant.
 		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("there is no folder %s on host %s: it must be the job server's own, mounted under the same path on every host",
-				dir, hostname())
+			return nil, fmt.Errorf("there is no folder %s on host %s: it must be the job server's own, mounted under the same path on every host: %w",
+				dir, hostname(), ErrNotFound)
 		}
 	}
 	settings := url.Values{"no_tmp_dir": {"true"}, "metadata": {"skip"}}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"net/url"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -27,7 +28,7 @@ func (g *gocloud) check(ctx context.Context) error {
 		return g.translate(err)
 	}
 	if !ok {
-		return errors.New("there is no such bucket; create it, or correct the name")
+		return fmt.Errorf("there is no such bucket; create it, or correct the name: %w", ErrNotFound)
 	}
 	return nil
 }
@@ -136,8 +137,13 @@ func (g *gocloud) translate(err error) error {
 	}
 }
 
-// bare takes gocloud's envelope off, which repeats the key and gives a code.
+// bare takes gocloud's envelope off, which repeats the key and gives a code, and an SDK's around a connection's failure,
+// which has a status and ids of an answer that never came.
 func bare(err error) error {
+	var connection *url.Error
+	if errors.As(err, &connection) {
+		return connection
+	}
 	envelope, ok := err.(interface { //nolint:errorlint // the outermost error is what is asked about
 		Format(fmt.State, rune)
 		Unwrap() []error

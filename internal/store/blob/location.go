@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
+
+	gcblob "gocloud.dev/blob"
 )
 
 // Portable is a location in the form in which another host may open it: a URL, with what the environment of this process
@@ -47,6 +50,9 @@ func parse(location string) (*url.URL, error) {
 		return nil, fmt.Errorf("open bucket %s: credentials do not belong in the URL (%s), where logs would show them and other "+
 			"hosts be told them: %s", hidden(u), secret, howToAuthenticate(u.Scheme))
 	}
+	if known := schemes(); !slices.Contains(known, u.Scheme) {
+		return nil, fmt.Errorf("open bucket %s: this build has no driver for %s://; it has %s", u, u.Scheme, strings.Join(known, ", "))
+	}
 	if u.Query().Has("prefix") {
 		return nil, fmt.Errorf("open bucket %s: write the prefix as the path: %s://%s/%s", u, u.Scheme, u.Host, u.Query().Get("prefix"))
 	}
@@ -69,6 +75,13 @@ func parse(location string) (*url.URL, error) {
 		}
 	}
 	return u, nil
+}
+
+// schemes are those of the drivers that are linked in.
+func schemes() []string {
+	known := gcblob.DefaultURLMux().BucketSchemes()
+	slices.Sort(known)
+	return known
 }
 
 // credentials finds what looks like a secret in a URL, and names it.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/url"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -43,16 +42,10 @@ func Open(ctx context.Context, location string, options Options) (Bucket, error)
 }
 
 func newDriver(ctx context.Context, u *url.URL, options Options) (driver, error) {
-	known := gcblob.DefaultURLMux().BucketSchemes()
-	switch {
-	case u.Scheme == "file":
+	if u.Scheme == "file" {
 		return newFolder(ctx, u.Path, options)
-	case slices.Contains(known, u.Scheme):
-		return newCloud(ctx, u)
-	default:
-		slices.Sort(known)
-		return nil, fmt.Errorf("this build has no driver for %s://; it has %s", u.Scheme, strings.Join(known, ", "))
 	}
+	return newCloud(ctx, u)
 }
 
 // newCloud opens a bucket of gocloud's whose URL names it by the host, and lets keys live below the path.
