@@ -337,7 +337,7 @@ func TestSourceTriesAgain(t *testing.T) {
 // heard of it by then.
 func TestSourceGivesUp(t *testing.T) {
 	origins(t, func(t *testing.T, _ *world, l *line, cfg SourceConfig) {
-		cfg.Patience = 1500 * time.Millisecond
+		cfg.Patience = 600 * time.Millisecond
 		var user told
 		cfg.Message = user.message
 		host, _ := os.Hostname()
@@ -345,7 +345,7 @@ func TestSourceGivesUp(t *testing.T) {
 			how  func()
 			want []string
 		}{
-			{func() { l.silent.Store(true) }, []string{"nothing has moved for 500ms"}},
+			{func() { l.silent.Store(true) }, []string{"nothing has moved for 200ms"}},
 			{func() { l.listener.Close() }, nil}, // refused; S3's client tries that for longer than this
 
 		} {
