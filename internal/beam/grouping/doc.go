@@ -65,6 +65,8 @@
 //     forgotten.
 //   - The timestamp of a pane is that of the elements since the last one, by the strategy's output time; of those that
 //     came in time to hold the output watermark, and at E otherwise. That is also where the window holds the watermark.
-//     If no element could, it is held at G, so that the pane will not be dropped by who comes next.
+//     Beam holds it at G, besides, for elements that are too late for that, and for panes that come without any. Here
+//     that needs no hold: a watermark that is not past G for the input is not for the output, and one that is makes the
+//     window expire before the output's is told. So no pane is dropped by who comes next with the same lateness.
 //   - Windows that merge start their panes anew, unless the result is one of them.
 package grouping

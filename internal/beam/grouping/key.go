@@ -168,9 +168,10 @@ func (k *Key) fire(c *cell, at trigger.At) {
 	}
 }
 
-// pane puts out what is there, if it is to be seen, and releases the window's holds. last says that no other pane follows.
+// pane puts out what is there, if it is to be seen, and releases the window's hold. last says that no other pane follows.
 func (k *Key) pane(c *cell, last bool) {
-	timestamp := k.release(c, last)
+	timestamp := min(c.hold, c.end)
+	c.hold = None
 	pane := k.describe(c, last)
 	if c.fresh || pane.Timing == coder.OnTime && k.m.fireAlways || last && k.m.emitAlways {
 		k.effects = append(k.effects, Effect{
@@ -224,26 +225,15 @@ func (k *Key) hold(c *cell, timestamp int64) {
 		// An element of the global window may be of its last day, which is behind the window's end.
 		h = min(max(timestamp, coder.MinTimestamp), c.end)
 	}
-	if h < k.now.Output || k.now.Input > c.end {
-		c.expiryHold = true
-		return
-	}
-	if c.hold == None {
+	switch {
+	case h < k.now.Output || k.now.Input > c.end: // too late to hold it
+	case c.hold == None:
 		c.hold = h
-	} else if k.m.outputTime == pipepb.OutputTime_LATEST_IN_PANE {
+	case k.m.outputTime == pipepb.OutputTime_LATEST_IN_PANE:
 		c.hold = max(c.hold, h)
-	} else {
+	default:
 		c.hold = min(c.hold, h)
 	}
-}
-
-// release releases the window's hold and returns the timestamp of its pane. If panes may follow even without elements,
-// the window is held at its expiry.
-func (k *Key) release(c *cell, last bool) int64 {
-	timestamp := min(c.holdOf(&c.persisted), c.end)
-	c.hold = None
-	c.expiryHold = !last && k.m.emitAlways && k.now.Input <= c.expiry
-	return timestamp
 }
 
 // finish appends what has changed of the windows that were touched.
@@ -284,8 +274,8 @@ func (k *Key) changes(c *cell) {
 	if was.processing != is.processing {
 		k.effects = append(k.effects, Effect{Kind: ProcessingTimer, Window: c.window, Was: was.processing, Is: is.processing})
 	}
-	if a, b := c.holdOf(was), c.holdOf(is); a != b {
-		k.effects = append(k.effects, Effect{Kind: Hold, Window: c.window, Was: a, Is: b})
+	if was.hold != is.hold {
+		k.effects = append(k.effects, Effect{Kind: Hold, Window: c.window, Was: was.hold, Is: is.hold})
 	}
 	c.told = c.persisted
 	c.told.trigger = trigger.State{}

@@ -126,6 +126,8 @@ func (k *Key) merge(open []*cell, result []byte, anew bool) error {
 	if len(open) == 0 || len(open) == 1 && open[0] == to {
 		return nil
 	}
+	// So that it does not matter in which order they were loaded.
+	slices.SortFunc(open, func(a, b *cell) int { return bytes.Compare(a.window, b.window) })
 	if to == nil {
 		var err error
 		if to, err = k.add(result); err != nil {
@@ -139,7 +141,6 @@ func (k *Key) merge(open []*cell, result []byte, anew bool) error {
 	for _, c := range open {
 		states = append(states, &c.trigger)
 		sum.fresh = sum.fresh || c.fresh
-		sum.expiryHold = sum.expiryHold || c.expiryHold
 		if c.hold != None && (sum.hold == None || (c.hold > sum.hold) == (k.m.outputTime == pipepb.OutputTime_LATEST_IN_PANE)) {
 			sum.hold = c.hold
 		}
@@ -160,26 +161,18 @@ func (k *Key) merge(open []*cell, result []byte, anew bool) error {
 		}
 	}
 	sum.trigger = k.m.trigger.Merge(states, k.at(to))
+	if sum.fresh && k.m.outputTime == pipepb.OutputTime_END_OF_WINDOW {
+		sum.hold = None
+		if to.end >= k.now.Output && to.end >= k.now.Input {
+			sum.hold = to.end
+		}
+	}
 	to.persisted = sum
 	to.merged = true
-	k.rehold(to)
 	for _, c := range open {
 		if c != to {
 			k.remove(c)
 		}
 	}
 	return nil
-}
-
-// rehold moves the hold of a window that has just been merged to where the window's end is now.
-func (k *Key) rehold(c *cell) {
-	if k.m.outputTime == pipepb.OutputTime_END_OF_WINDOW && c.fresh {
-		c.hold = None
-		if c.end >= k.now.Output && k.now.Input <= c.end {
-			c.hold = c.end
-		}
-	}
-	if c.fresh && c.hold == None {
-		c.expiryHold = true
-	}
 }

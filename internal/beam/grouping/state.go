@@ -31,11 +31,9 @@ type persisted struct {
 	panes          int64
 	timing         coder.Timing
 	nonSpeculative int64
-	// hold is where elements hold the watermark, None if none does; expiryHold says that it is held at the expiry.
-	hold       int64
-	expiryHold bool
-	bag        uint64
-	values     int64 // in the bag
+	hold           int64 // where the values since the last pane hold the watermark, None if they do not
+	bag            uint64
+	values         int64 // in the bag
 	// The timers that are set.
 	event      eventTimer
 	processing int64
@@ -62,14 +60,6 @@ func (c *cell) at(t eventTimer) int64 {
 	}
 }
 
-// holdOf is where p holds the output watermark.
-func (c *cell) holdOf(p *persisted) int64 {
-	if p.expiryHold {
-		return min(p.hold, c.expiry)
-	}
-	return p.hold
-}
-
 // version is the first byte of a state.
 const version = 1
 
@@ -80,7 +70,6 @@ const (
 	flagFresh
 	flagPanes
 	flagHold
-	flagExpiryHold
 	flagValues
 	flagProcessing
 	flagTrigger
@@ -98,8 +87,8 @@ func (m *Machine) appendState(dst []byte, p *persisted, end int64) []byte {
 		is   bool
 		flag uint64
 	}{
-		{p.closed, flagClosed}, {p.fresh, flagFresh}, {p.hold != None, flagHold}, {p.expiryHold, flagExpiryHold},
-		{p.values > 0 || p.bag > 0, flagValues}, {p.processing != None, flagProcessing},
+		{p.closed, flagClosed}, {p.fresh, flagFresh}, {p.hold != None, flagHold}, {p.values > 0 || p.bag > 0, flagValues},
+		{p.processing != None, flagProcessing},
 		{p.panes > 0, flagPanes | uint64(p.timing)<<timingShift},
 	} {
 		if f.is {
@@ -146,7 +135,7 @@ func (m *Machine) decodeState(b []byte, end int64) (persisted, error) {
 	}
 	r := reader{b: b[1:]}
 	flags := r.uvarint(1<<flagEnd - 1)
-	p.closed, p.fresh, p.expiryHold = flags&flagClosed != 0, flags&flagFresh != 0, flags&flagExpiryHold != 0
+	p.closed, p.fresh = flags&flagClosed != 0, flags&flagFresh != 0
 	p.timing = coder.Timing(flags >> timingShift & 3)
 	p.event = eventTimer(flags >> timerShift & 3)
 	if p.event > expiryTimer || p.timing > coder.Late || p.timing != 0 && flags&flagPanes == 0 {

@@ -51,11 +51,12 @@ func (m *Machine) mergeEnd(t *node, s *State, from []*State, at At) {
 		s.set(t.bit, at.ended() && finishedInAll(t.bit, from))
 		return
 	}
+	if t.early != nil {
+		// It counts along even when the end is behind: the window may grow once more.
+		m.merge(t.early, s, from, at)
+		s.set(t.early.bit, false)
+	}
 	if !at.ended() || !finishedInAll(t.ended, from) {
-		if t.early != nil {
-			m.merge(t.early, s, from, at)
-			s.set(t.early.bit, false)
-		}
 		return
 	}
 	s.set(t.ended, true)

@@ -110,6 +110,31 @@ func (r *Reference) first(happened []Instant) (int64, bool) {
 	return 0, false
 }
 
+// Stirred tells whether a part of it that matters now has become ready by the last instant's time: whoever waits for time
+// asks it then, and not else.
+func (r *Reference) Stirred(happened []Instant) bool {
+	before := happened[:len(happened)-1]
+	if len(before) == 0 || len(before) < r.start {
+		return false
+	}
+	switch r.trigger.GetTrigger().(type) {
+	case *pipepb.Trigger_Default_, *pipepb.Trigger_AfterProcessingTime_, *pipepb.Trigger_AfterSynchronizedProcessingTime_:
+		return r.Ready(happened) && !r.Ready(before)
+	case *pipepb.Trigger_AfterEndOfWindow_:
+		if !r.late && happened[len(happened)-1].Watermark > r.end && before[len(before)-1].Watermark <= r.end {
+			return true
+		}
+	case *pipepb.Trigger_AfterEach_:
+		return r.subs[0].Stirred(happened)
+	}
+	for _, s := range r.subs {
+		if s.Stirred(happened) {
+			return true
+		}
+	}
+	return false
+}
+
 // Fired returns what it is when it has fired at the last instant; nil if it has finished.
 func (r *Reference) Fired(happened []Instant) *Reference {
 	next := *r
