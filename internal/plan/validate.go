@@ -183,7 +183,7 @@ func (v *validator) unknown(n *graph.Node) {
 		hint = "use a source that is a splittable DoFn; in Java, --experiments=use_sdf_read turns sources into that"
 	case urn.TransformCombinePerKey:
 		v.report(n.Name(), "it is a combine that cannot be lifted, and has no sub-transforms to run in its place",
-			"lifting needs a KV input, an accumulator coder, an environment, and a trigger that does not count elements")
+			"lifting needs a KV input, an accumulator coder, an environment, and a trigger that does not look at each element")
 		return
 	}
 	v.report(n.Name(), fmt.Sprintf("its URN %q is not known to this version of Trestle", n.URN()), hint)

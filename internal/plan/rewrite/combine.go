@@ -45,8 +45,8 @@ func NewCombines(p *pipepb.Pipeline) *Combines {
 
 // Liftable tells whether the transform is a combine_per_key that can be lifted, and the environment of its CombineFn.
 //
-// Lifting merges elements before they reach the grouping, so that a trigger that counts them would see too few: the rule
-// about triggers is the one that Beam's runners have. Merging windows do not matter: Precombine keeps each window's
+// Lifting merges elements before they reach the grouping, so that a trigger that looks at each element would see too few:
+// one that counts them, and Always, which gives each a pane. Merging windows do not matter: Precombine keeps each window's
 // accumulator by itself and the grouping merges them.
 func (l *Combines) Liftable(id string) (environment string, ok bool) {
 	c := l.c
@@ -79,11 +79,9 @@ func sparseTrigger(t *pipepb.Trigger) bool {
 		return !slices.ContainsFunc(list, func(t *pipepb.Trigger) bool { return !sparseTrigger(t) })
 	}
 	switch t := t.GetTrigger().(type) {
-	case nil, *pipepb.Trigger_Default_, *pipepb.Trigger_Always_, *pipepb.Trigger_Never_,
+	case nil, *pipepb.Trigger_Default_, *pipepb.Trigger_Never_,
 		*pipepb.Trigger_AfterProcessingTime_, *pipepb.Trigger_AfterSynchronizedProcessingTime_:
 		return true
-	case *pipepb.Trigger_ElementCount_:
-		return t.ElementCount.GetElementCount() == 1
 	case *pipepb.Trigger_AfterEndOfWindow_:
 		return sparseTrigger(t.AfterEndOfWindow.GetEarlyFirings()) && sparseTrigger(t.AfterEndOfWindow.GetLateFirings())
 	case *pipepb.Trigger_AfterAny_:
