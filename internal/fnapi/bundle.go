@@ -18,15 +18,27 @@ type BundleSpec struct {
 	// Elements, if there are any, are all of the bundle's input: they travel inside the instruction, which the SDK must
 	// have declared that it takes (beam:protocol:control_request_elements_embedding:v1). Neither Send nor End is called.
 	Elements []byte
+	// Timers are the timer families of the descriptor's transforms. The harness is told of the end of each when the input
+	// ends, and ends each itself, as it does its sinks.
+	Timers []TimerFamily
+	// Due, by index in Timers, are encoded timers that are to fire: with Elements they travel inside the instruction, and
+	// may do so without Elements.
+	Due [][]byte
 	// Sinks are the ids of the descriptor's sink transforms: the bundle is done when each has ended its output.
 	Sinks []string
 	// Receive takes the output of a sink, in order. Calls are serialised; data is valid until Receive returns. An
 	// error fails the bundle. While Receive blocks, the harness is held back. Nil when there are no sinks.
 	Receive func(ctx context.Context, sink string, data []byte) error
+	// ReceiveTimers takes timers, by their family's index in Timers, that the harness has set or cleared; calls are
+	// serialised with those of Receive, and like them. Nil when there are no families.
+	ReceiveTimers func(ctx context.Context, family int, timers []byte) error
 	// State answers the bundle's state requests, in order; calls are serialised. An error goes to the harness as the
 	// answer, and as a rule fails the bundle there. Nil when the descriptor has neither side inputs nor state.
 	State func(ctx context.Context, r *fnpb.StateRequest) (*fnpb.StateResponse, error)
 }
+
+// TimerFamily names the timers of a transform that are of one family.
+type TimerFamily struct{ Transform, Family string }
 
 // queued is how many data messages of a bundle wait for its receiver: enough to keep both busy, few enough (at about
 // 1 MiB each) to bound memory.
@@ -93,13 +105,21 @@ func (s *Session) StartBundle(ctx context.Context, spec BundleSpec) (*Bundle, er
 
 // embedded is the input that travels with the instruction: all of it or none (ProcessBundleRequest.elements).
 func embedded(id string, spec BundleSpec) *fnpb.Elements {
-	if len(spec.Elements) == 0 {
+	if len(spec.Elements) == 0 && len(spec.Due) == 0 {
 		return nil
 	}
-	return &fnpb.Elements{Data: []*fnpb.Elements_Data{
-		{InstructionId: id, TransformId: spec.Source, Data: spec.Elements},
-		{InstructionId: id, TransformId: spec.Source, IsLast: true},
-	}}
+	e := &fnpb.Elements{}
+	if len(spec.Elements) > 0 {
+		e.Data = append(e.Data, &fnpb.Elements_Data{InstructionId: id, TransformId: spec.Source, Data: spec.Elements})
+	}
+	e.Data = append(e.Data, &fnpb.Elements_Data{InstructionId: id, TransformId: spec.Source, IsLast: true})
+	for i, f := range spec.Timers {
+		if i < len(spec.Due) && len(spec.Due[i]) > 0 {
+			e.Timers = append(e.Timers, &fnpb.Elements_Timers{InstructionId: id, TransformId: f.Transform, TimerFamilyId: f.Family, Timers: spec.Due[i]})
+		}
+		e.Timers = append(e.Timers, &fnpb.Elements_Timers{InstructionId: id, TransformId: f.Transform, TimerFamilyId: f.Family, IsLast: true})
+	}
+	return e
 }
 
 // ID is the bundle's instruction id, which also marks the harness's log entries about it.
@@ -111,13 +131,25 @@ func (b *Bundle) Send(source string, data []byte) error {
 	return b.send(part{instruction: b.id, transform: source, payload: data})
 }
 
-// End says that no more elements will come for a source but the last ones, if there are any, which go in the same message.
+// Fire passes timers on that are to fire, to the family with the index in the bundle's Timers. data is the caller's again
+// when Fire returns.
+func (b *Bundle) Fire(family int, data []byte) error {
+	f := b.spec.Timers[family]
+	return b.send(part{instruction: b.id, transform: f.Transform, family: f.Family, timers: true, payload: data})
+}
+
+// End says that no more elements will come for a source but the last ones, if there are any, which go in the same message,
+// and no more timers.
 func (b *Bundle) End(source string, last []byte) error {
-	end := part{instruction: b.id, transform: source, last: true}
-	if len(last) == 0 {
-		return b.send(end)
+	parts := make([]part, 0, 2+len(b.spec.Timers))
+	if len(last) > 0 {
+		parts = append(parts, part{instruction: b.id, transform: source, payload: last})
 	}
-	return b.send(part{instruction: b.id, transform: source, payload: last}, end)
+	parts = append(parts, part{instruction: b.id, transform: source, last: true})
+	for _, f := range b.spec.Timers {
+		parts = append(parts, part{instruction: b.id, transform: f.Transform, family: f.Family, timers: true, last: true})
+	}
+	return b.send(parts...)
 }
 
 func (b *Bundle) send(parts ...part) error {
@@ -216,10 +248,13 @@ func (b *Bundle) enqueueEmbedded(e *fnpb.Elements) {
 		b.enqueue(part{transform: d.GetTransformId(), payload: d.GetData()}, mem.SliceBuffer(nil))
 	}
 	for _, t := range e.GetTimers() {
-		b.enqueue(part{transform: t.GetTransformId(), timers: true}, mem.SliceBuffer(nil))
+		b.enqueue(part{transform: t.GetTransformId(), family: t.GetTimerFamilyId(), timers: true, payload: t.GetTimers()}, mem.SliceBuffer(nil))
 	}
 	for _, sink := range b.spec.Sinks {
 		b.enqueue(part{transform: sink, last: true}, mem.SliceBuffer(nil))
+	}
+	for _, f := range b.spec.Timers {
+		b.enqueue(part{transform: f.Transform, family: f.Family, timers: true, last: true}, mem.SliceBuffer(nil))
 	}
 }
 
@@ -232,16 +267,25 @@ func (b *Bundle) enqueue(p part, buf mem.Buffer) {
 	}
 }
 
-// receive runs until every sink has ended its output, or the bundle.
+// receive runs until every sink and timer family has ended its output, or the bundle.
 func (b *Bundle) receive() {
 	open := make(map[string]bool, len(b.spec.Sinks))
 	for _, sink := range b.spec.Sinks {
 		open[sink] = true
 	}
-	for len(open) > 0 {
+	families := make(map[TimerFamily]int, len(b.spec.Timers))
+	for i, f := range b.spec.Timers {
+		families[f] = i
+	}
+	for len(open)+len(families) > 0 {
 		select {
 		case d := <-b.queue:
-			err := b.deliver(d.part, open)
+			var err error
+			if d.part.timers {
+				err = b.deliverTimers(d.part, families)
+			} else {
+				err = b.deliver(d.part, open)
+			}
 			d.buf.Free()
 			if err != nil {
 				b.cancel(err)
@@ -255,9 +299,6 @@ func (b *Bundle) receive() {
 }
 
 func (b *Bundle) deliver(p part, open map[string]bool) error {
-	if p.timers {
-		return fmt.Errorf("harness %s set a timer of transform %s in bundle %s, which has none", b.session.ID(), p.transform, b.id)
-	}
 	if !open[p.transform] {
 		return fmt.Errorf("harness %s sent elements of %q in bundle %s, which is no output of it or had ended", b.session.ID(), p.transform, b.id)
 	}
@@ -268,6 +309,24 @@ func (b *Bundle) deliver(p part, open map[string]bool) error {
 	}
 	if p.last {
 		delete(open, p.transform)
+	}
+	return nil
+}
+
+func (b *Bundle) deliverTimers(p part, open map[TimerFamily]int) error {
+	f := TimerFamily{p.transform, p.family}
+	i, ok := open[f]
+	if !ok {
+		return fmt.Errorf("harness %s set a timer of family %q of transform %s in bundle %s, which has no such family, or it had ended",
+			b.session.ID(), p.family, p.transform, b.id)
+	}
+	if len(p.payload) > 0 {
+		if err := b.spec.ReceiveTimers(b.ctx, i, p.payload); err != nil {
+			return err
+		}
+	}
+	if p.last {
+		delete(open, f)
 	}
 	return nil
 }

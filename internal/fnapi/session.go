@@ -96,6 +96,7 @@ func (s *Session) AddDescriptor(d *fnpb.ProcessBundleDescriptor) (string, error)
 	d = proto.CloneOf(d)
 	d.Id = id
 	d.StateApiServiceDescriptor = endpoint
+	d.TimerApiServiceDescriptor = endpoint
 	for tid, t := range d.GetTransforms() {
 		if u := t.GetSpec().GetUrn(); u != urn.RunnerSource && u != urn.RunnerSink {
 			continue

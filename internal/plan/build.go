@@ -150,8 +150,12 @@ func (a *assembly) input(stage *Stage, s *fuse.Stage) {
 	default:
 		in.Coder = a.windowed(s.PCollection)
 	}
-	if s.Splittable {
+	switch {
+	case s.Splittable:
 		kind = Rebalance
+	case s.Keyed:
+		in.Kind, kind = KeyedElements, Keyed
+		in.State = a.state(s.Transforms[0])
 	}
 	coder := in.Coder
 	if in.Group != nil {

@@ -97,7 +97,7 @@ func (c *checker) exchange(i int, x *plan.Exchange) {
 	if !slices.Contains(out.Exchanges, i) || !slices.Contains(exchanges, i) {
 		c.Errorf("exchange %d is unknown to one end", i)
 	}
-	if (x.Kind == plan.Broadcast) != (x.Side >= 0) || (x.Kind == plan.Keyed) != (x.Side < 0 && to.Input.Kind == plan.Groups) {
+	if (x.Kind == plan.Broadcast) != (x.Side >= 0) || (x.Kind == plan.Keyed) != (x.Side < 0 && (to.Input.Kind == plan.Groups || to.Input.Kind == plan.KeyedElements)) {
 		c.Errorf("exchange %d is of kind %d", i, x.Kind)
 	}
 	c.wire(x.Coder)

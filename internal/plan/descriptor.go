@@ -27,6 +27,9 @@ func (a *assembly) describe(s *Stage) {
 	for _, id := range s.Transforms {
 		d.transform(id, s.Environment)
 	}
+	if s.Input.State != nil {
+		d.state(s.Input.State)
+	}
 
 	s.Input.Source = d.port(fmt.Sprintf("stage-%d-source", s.Index), urn.RunnerSource, s.Input.Coder)
 	d.out.Transforms[s.Input.Source].Outputs = map[string]string{"out": s.Input.PCollection}

@@ -26,24 +26,9 @@ func (v *validator) parDo(n *graph.Node) {
 	} else if n.URN() != urn.TransformParDo {
 		v.report(n.Name(), fmt.Sprintf("it is a step of a splittable DoFn (%s) without a restriction coder", n.URN()), "")
 	}
-	if len(n.ParDo.GetStateSpecs()) > 0 {
-		v.cannot(n, "keeps state", urn.RequirementStateful)
+	if n.Stateful() {
+		v.stateful(n)
 	}
-	if len(n.ParDo.GetTimerFamilySpecs()) > 0 {
-		v.cannot(n, "sets timers", urn.RequirementStateful)
-	}
-	if n.ParDo.GetOnWindowExpirationTimerFamilySpec() != "" {
-		v.cannot(n, "is called when a window expires", urn.RequirementOnWindowExpiration)
-	}
-	if n.ParDo.GetRequiresTimeSortedInput() {
-		v.cannot(n, "requires input sorted by time", urn.RequirementTimeSortedInput)
-	}
-}
-
-// cannot reports a feature that a requirement stands for.
-func (v *validator) cannot(n *graph.Node, what, requirement string) {
-	v.report(n.Name(), "its DoFn "+what+", which this version of Trestle cannot run", "")
-	v.refused[requirement] = true
 }
 
 func (v *validator) sideInput(n *graph.Node, tag string) {

@@ -62,6 +62,9 @@ const (
 	Groups
 	// Played: the records are those of an output of a TestStream. The engine brings them, and the watermark.
 	Played
+	// KeyedElements: the records that arrive are KVs and are the elements, in one window each, those of a key all in one
+	// task: the stage's first transform has state or timers.
+	KeyedElements
 )
 
 // Input is a stage's main input.
@@ -75,6 +78,8 @@ type Input struct {
 	Coder string
 	// Group is set for Groups only.
 	Group *Grouping
+	// State is set for KeyedElements only.
+	State *State
 	// Exchanges are the ids of the exchanges that bring the records: several when a Flatten was sunk into the input, the
 	// same sender twice where it took one PCollection twice, none for an Impulse or for a Flatten of nothing.
 	Exchanges []int
@@ -98,6 +103,33 @@ type Grouping struct {
 	// Merging is set when the windows have to be merged and only their SDK knows how. Other windows that have to be
 	// merged are sessions.
 	Merging *Merging
+}
+
+// State is what a stage of KeyedElements keeps for its first transform.
+type State struct {
+	// Transform is the id of the transform.
+	Transform string
+	// Kinds are the protocols of the transform's states (StandardUserStateTypes in beam_runner_api.proto), by state id.
+	Kinds map[string]string
+	// Values are the ids, in Coders, of the value coders of multimaps that the runner can walk, by state id.
+	Values map[string]string
+	// Timers are the transform's timer families, by name.
+	Timers []TimerFamily
+	// Expiration is the name of the one among Timers that is told of the end of each window with a key; "" when none is.
+	Expiration string
+	// Sorted is set when the elements of a key have to be processed in the order of their timestamps.
+	Sorted bool
+	// Windowing is the strategy of the input.
+	Windowing *pipepb.WindowingStrategy
+}
+
+// TimerFamily is a family of timers of one transform.
+type TimerFamily struct {
+	Name string
+	// Coder is the id, in Coders, of the beam:coder:timer:v1 in which timers travel.
+	Coder string
+	// ProcessingTime is set when the family's timers go by processing time; otherwise they go by event time.
+	ProcessingTime bool
 }
 
 // Merging is how an SDK is asked to merge the windows of keys (MERGE_WINDOWS in StandardPTransforms of

@@ -24,15 +24,13 @@ type validator struct {
 	coders map[string]bool
 	// endless says that the pipeline has an unbounded source that is no TestStream.
 	endless bool
-	// refused has the requirements that a problem with a transform accounts for.
-	refused map[string]bool
 }
 
 // validate is everything that is wrong with the pipeline, in the order of its transforms.
 func validate(p *pipepb.Pipeline, o Options) []Problem {
 	v := &validator{
 		p: p, c: p.GetComponents(), o: o, combines: rewrite.NewCombines(p),
-		coders: map[string]bool{}, refused: map[string]bool{},
+		coders: map[string]bool{},
 	}
 	if len(p.GetRootTransformIds()) == 0 {
 		v.report("", "it has no root transforms", "a pipeline needs at least one transform that is applied to its root")
@@ -327,11 +325,8 @@ func (v *validator) edges(nodes []*graph.Node) {
 func (v *validator) requirements() {
 	for _, r := range v.p.GetRequirements() {
 		switch r {
-		case urn.RequirementSplittableDoFn, urn.RequirementFinalization, urn.RequirementStableInput:
-		case urn.RequirementStateful, urn.RequirementTimeSortedInput, urn.RequirementOnWindowExpiration:
-			if !v.refused[r] {
-				v.report("", fmt.Sprintf("it requires %q, which this version of Trestle cannot provide", r), "")
-			}
+		case urn.RequirementSplittableDoFn, urn.RequirementFinalization, urn.RequirementStableInput,
+			urn.RequirementStateful, urn.RequirementTimeSortedInput, urn.RequirementOnWindowExpiration:
 		default:
 			v.report("", fmt.Sprintf("it requires %q, which Trestle does not know", r), "")
 		}

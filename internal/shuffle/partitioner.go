@@ -21,6 +21,8 @@ type Partitioner struct {
 	emit      func(keyGroup int, block []byte) error
 	err       error // the first failure: it stays
 
+	panes   bool   // see KeepPanes
+	paned   []byte // a pane and a value
 	kv      coder.KV
 	entries []byte    // what is gathered, in the order of arrival
 	index   []located // where each of the entries is
@@ -46,6 +48,9 @@ func NewPartitioner(w *coder.Windowed, keyGroups int, emit func(keyGroup int, bl
 	}
 	return &Partitioner{records: w, keyGroups: keyGroups, emit: emit, ends: make([]uint32, keyGroups)}, nil
 }
+
+// KeepPanes lets each entry's value begin with the encoded pane of its record: elements that are not grouped keep it.
+func (p *Partitioner) KeepPanes() { p.panes = true }
 
 // Write takes whole windowed values, one behind the other, as the SDK wrote them. A value in several windows becomes an
 // entry for each. data is the caller's again when Write returns. An error, whether of malformed data or from emit, is
@@ -75,6 +80,10 @@ func (p *Partitioner) Write(data []byte) error {
 // add gathers the record that p.kv describes, which record starts with.
 func (p *Partitioner) add(record []byte) error {
 	key, value := p.kv.Key(record), p.kv.Value(record)
+	if p.panes {
+		p.paned = append(append(p.paned[:0], p.kv.Header.Pane(record)...), value...)
+		value = p.paned
+	}
 	group := keyGroup(xxhash.Sum64(key), p.keyGroups)
 	windows := p.kv.Header.Windows(record)
 	if len(windows) == 0 {
@@ -172,6 +181,6 @@ func (p *Partitioner) reset() {
 	p.index = p.index[:0]
 	p.entries, p.sorted = p.entries[:0], p.sorted[:0]
 	if cap(p.entries) > 2*gatherBytes {
-		p.entries, p.sorted = nil, nil
+		p.entries, p.sorted, p.paned = nil, nil, nil
 	}
 }

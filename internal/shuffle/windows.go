@@ -23,3 +23,30 @@ func EachWindow(block []byte, f func(window []byte) error) error {
 	}
 	return nil
 }
+
+// Entry is an entry of a keyed block.
+type Entry struct {
+	Key, Window []byte
+	// Timestamp is in milliseconds.
+	Timestamp int64
+	Value     []byte
+}
+
+// EachEntry calls f with each entry of a keyed block, in order. What it has is a part of the block. An error of f ends it and
+// is returned.
+func EachEntry(block []byte, f func(Entry) error) error {
+	for o := 0; o < len(block); {
+		prefix, size, err := cutEntry(block[o:])
+		if err != nil {
+			return fmt.Errorf("keyed block, at byte %d: %w", o, err)
+		}
+		var e Entry
+		e.Key, e.Window = prefixParts(block[o : o+prefix])
+		e.Timestamp, e.Value = entryRest(block[o+prefix : o+size])
+		if err := f(e); err != nil {
+			return err
+		}
+		o += size
+	}
+	return nil
+}

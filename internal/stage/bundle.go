@@ -1,6 +1,7 @@
 package stage
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,6 +41,9 @@ type bundles struct {
 	input      *shuffle.Pages
 	tries      tries
 	residuals  []residual // work that the harness gave back
+	kept       *kept      // of a stage with state; nil otherwise
+	due        [][]byte   // timers that the bundle under way is to fire, by family
+	dueBytes   int
 
 	asking  sync.Mutex
 	offered *offered // the bundle that others may ask, if any
@@ -88,7 +92,7 @@ func (b *bundles) process(ctx context.Context, records []byte) error {
 // ones are held back, to go out together with the end of the input: TypeScript's harness handles messages side by side,
 // so that an end in a message of its own overtakes elements that wait for state.
 func (b *bundles) feed(ctx context.Context, records []byte) error {
-	if err := b.begin(ctx, nil); err != nil {
+	if err := b.begin(ctx, false); err != nil {
 		return err
 	}
 	if len(b.back) > 0 {
@@ -104,8 +108,8 @@ func (b *bundles) feed(ctx context.Context, records []byte) error {
 	return nil
 }
 
-// begin opens a bundle unless one is open. With elements, these are all of its input.
-func (b *bundles) begin(ctx context.Context, elements []byte) error {
+// begin opens a bundle unless one is open. All of its input is what is held back, if it is to be embedded.
+func (b *bundles) begin(ctx context.Context, embed bool) error {
 	if b.open != nil {
 		return nil
 	}
@@ -124,21 +128,38 @@ func (b *bundles) begin(ctx context.Context, elements []byte) error {
 		sinks = append(sinks, sink)
 	}
 	outlets := b.outlets
-	// The bundle outlives this call: Close abandons it.
-	open, err := b.session.StartBundle(context.WithoutCancel(ctx), fnapi.BundleSpec{
+	spec := fnapi.BundleSpec{
 		Descriptor: b.descriptor,
 		Source:     b.source,
-		Elements:   elements,
 		Sinks:      sinks,
 		Receive: func(ctx context.Context, sink string, data []byte) error {
 			return asOwn(outlets.write(ctx, b.sinks[sink], data))
 		},
 		State: b.state.answer,
-	})
+	}
+	if b.kept != nil {
+		spec.Timers, spec.ReceiveTimers = b.kept.families, b.kept.setTimers
+	}
+	if embed {
+		spec.Elements, spec.Due = b.back, b.due
+	}
+	// The bundle outlives this call: Close abandons it.
+	open, err := b.session.StartBundle(context.WithoutCancel(ctx), spec)
 	if err != nil {
 		return err
 	}
 	b.open = open
+	if embed {
+		return nil
+	}
+	defer b.guard(ctx)()
+	for family, timers := range b.due {
+		if len(timers) > 0 {
+			if err := open.Fire(family, timers); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
 }
 
@@ -165,11 +186,11 @@ func (b *bundles) complete(ctx context.Context) (*fnpb.ProcessBundleResponse, er
 
 // end tells the harness that it has all of the bundle's input, with what has been held back of it.
 func (b *bundles) end(ctx context.Context) error {
-	if b.open == nil && b.embeds {
+	if b.open == nil && b.embeds && b.dueBytes <= embedBytes {
 		defer b.sent()
-		return b.begin(ctx, b.back)
+		return b.begin(ctx, true)
 	}
-	if err := b.begin(ctx, nil); err != nil {
+	if err := b.begin(ctx, false); err != nil {
 		return err
 	}
 	defer b.sent()
@@ -181,8 +202,8 @@ func (b *bundles) end(ctx context.Context) error {
 func (b *bundles) sent() { b.back = b.back[:0] }
 
 func (b *bundles) cut(ctx context.Context) error {
-	if b.input == nil {
-		return nil // nothing is under way
+	if !b.busy() {
+		return nil
 	}
 	response, err := b.attempt(ctx)
 	if err != nil {
@@ -195,6 +216,11 @@ func (b *bundles) cut(ctx context.Context) error {
 	}
 	if err := b.spec.Out.Settle(ctx, true); err != nil {
 		return err
+	}
+	if b.kept != nil {
+		if err := b.kept.commit(); err != nil {
+			return err
+		}
 	}
 	if err := b.forget(); err != nil {
 		return err
@@ -250,7 +276,28 @@ func (b *bundles) finish(ctx context.Context) error {
 	}
 }
 
-func (b *bundles) busy() bool { return b.input != nil }
+func (b *bundles) busy() bool { return b.input != nil || b.due != nil }
+
+// keepFor lets the bundles' first transform have state and timers.
+func (b *bundles) keepFor(k *kept) { b.kept, b.state.kept = k, k }
+
+// fire has timers fired, in a bundle of their own, at the end of which windows are over.
+func (b *bundles) fire(ctx context.Context, timers []timer, ending []expiredWindow) error {
+	b.kept.firing, b.kept.ending = timers, ending
+	if len(timers) == 0 {
+		return b.kept.commit()
+	}
+	timers = slices.Clone(timers)
+	slices.SortStableFunc(timers, func(a, b timer) int { return cmp.Compare(a.fires, b.fires) })
+	b.due = make([][]byte, len(b.kept.families))
+	for i := range timers {
+		t := &timers[i]
+		before := len(b.due[t.family])
+		b.due[t.family] = t.append(b.due[t.family])
+		b.dueBytes += len(b.due[t.family]) - before
+	}
+	return b.cut(ctx)
+}
 
 func (b *bundles) abandon() error {
 	if b.open != nil {

@@ -52,6 +52,9 @@ func newOutlet(s Spec, e *plan.Exchange) (outlet, error) {
 	k.partitioner, err = shuffle.NewPartitioner(w, s.KeyGroups, func(keyGroup int, block []byte) error {
 		return s.Out.Emit(k.ctx, e.ID, keyGroup, block)
 	})
+	if err == nil && s.Plan.Stages[e.To].Input.Kind == plan.KeyedElements {
+		k.partitioner.KeepPanes()
+	}
 	return k, err
 }
 

@@ -52,6 +52,9 @@ func (b *bundles) remember(records []byte) error {
 
 // sealInput makes what was kept readable. A bundle that was to be split has done so before.
 func (b *bundles) sealInput() error {
+	if b.input == nil {
+		return nil // timers only
+	}
 	if err := b.input.Seal(); err != nil && !errors.Is(err, shuffle.ErrSealed) {
 		return fmt.Errorf("keep the bundle's input: %w", err)
 	}
@@ -63,6 +66,7 @@ func (b *bundles) forget() error {
 	b.state.release()
 	b.tries = tries{}
 	b.sent()
+	b.due, b.dueBytes = nil, 0
 	if b.input == nil {
 		return nil
 	}
@@ -103,7 +107,7 @@ func (b *bundles) attempt(ctx context.Context) (*fnpb.ProcessBundleResponse, err
 
 // replay sends the bundle's whole input once more.
 func (b *bundles) replay(ctx context.Context) error {
-	for page := int64(0); page >= 0; {
+	for page := int64(0); page >= 0 && b.input != nil; {
 		records, next, err := b.input.Read(page, sendBytes)
 		if err != nil {
 			return asOwn(fmt.Errorf("read the bundle's input again: %w", err))
@@ -133,6 +137,11 @@ func (b *bundles) failure(ctx context.Context, err error) error {
 	}
 	if dropped := b.spec.Out.Settle(ctx, false); dropped != nil {
 		return errors.Join(err, dropped)
+	}
+	if b.kept != nil {
+		if discarded := b.kept.discard(); discarded != nil {
+			return errors.Join(err, discarded)
+		}
 	}
 	outlets, made := newOutlets(b.spec) // the old ones hold what the attempt left
 	if made != nil {

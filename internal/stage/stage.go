@@ -115,6 +115,8 @@ func newIntake(s Spec, r runner) (intake, error) {
 		return newElements(s, r), nil
 	case plan.Groups:
 		return newGroups(s, r)
+	case plan.KeyedElements:
+		return newStateful(s, r)
 	default:
 		return nil, fmt.Errorf("input kind %d", in.Kind)
 	}

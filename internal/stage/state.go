@@ -21,6 +21,7 @@ const pageBytes = 1 << 20
 type stateServer struct {
 	views *Views
 	stage *plan.Stage
+	kept  *kept // nil unless the stage has state
 
 	mu    sync.Mutex
 	next  int
@@ -54,6 +55,13 @@ func (s *stateServer) release() {
 var errReadOnly = errors.New("side inputs and grouped values can only be read")
 
 func (s *stateServer) answer(_ context.Context, r *fnpb.StateRequest) (*fnpb.StateResponse, error) {
+	switch r.GetStateKey().GetType().(type) {
+	case nil, *fnpb.StateKey_BagUserState_, *fnpb.StateKey_MultimapUserState_, *fnpb.StateKey_MultimapKeysUserState_,
+		*fnpb.StateKey_OrderedListUserState_:
+		if s.kept != nil {
+			return s.kept.request(r)
+		}
+	}
 	get := r.GetGet()
 	if get == nil {
 		return nil, errReadOnly

@@ -50,7 +50,7 @@ func TestReadListed(t *testing.T) {
 	for _, test := range []struct {
 		name, text, want string
 	}{
-		{"a reason and its classes", "# for people\n\npkg.TestA  state, timers: refused\n", ""},
+		{"a reason and its classes", "# for people\n\npkg.TestA  trigger, TestStream: refused\n", ""},
 		{"a name with blanks", "runs a map: with counters  SDK: it counts twice\n", ""},
 		{"no reason", "TestA\n", "is not a test, two blanks"},
 		{"no class", "TestA  it fails\n", "is not a test, two blanks"},
@@ -74,19 +74,19 @@ func TestReadListed(t *testing.T) {
 // Results are held against a list both ways, and a listed test must fail for its reason.
 func TestCompare(t *testing.T) {
 	list := map[string]listed{
-		"refused":  {classes: []string{"state"}},
-		"both":     {classes: []string{"state", "timers"}},
+		"refused":  {classes: []string{"trigger"}},
+		"both":     {classes: []string{"trigger", "TestStream"}},
 		"bug":      {classes: []string{"bug"}},
 		"passes":   {classes: []string{"bug"}},
 		"skipped":  {classes: []string{"bug"}},
 		"gone":     {classes: []string{"bug"}},
-		"crashing": {classes: []string{"state"}},
+		"crashing": {classes: []string{"trigger"}},
 	}
 	results := []result{
 		{test: "fine", outcome: passed},
 		{test: "idle", outcome: skipped},
-		{test: "refused", outcome: failed, why: "X: its DoFn keeps state, which …"},
-		{test: "both", outcome: failed, why: "X: its DoFn keeps state, which …"},
+		{test: "refused", outcome: failed, why: "X: its trigger (repeat), which …"},
+		{test: "both", outcome: failed, why: "X: its trigger (repeat), which …"},
 		{test: "bug", outcome: failed, why: "anything"},
 		{test: "passes", outcome: passed},
 		{test: "skipped", outcome: skipped},
@@ -94,8 +94,8 @@ func TestCompare(t *testing.T) {
 		{test: "new", outcome: failed, why: "wrong"},
 	}
 	want := []violation{
-		{"both", `is listed for "timers" but fails in another way`, "X: its DoFn keeps state, which …"},
-		{"crashing", `is listed for "state" but fails in another way`, "connection refused"},
+		{"both", `is listed for "TestStream" but fails in another way`, "X: its trigger (repeat), which …"},
+		{"crashing", `is listed for "trigger" but fails in another way`, "connection refused"},
 		{"gone", "is listed and is not in the suite", ""},
 		{"new", "fails and is not listed", "wrong"},
 		{"passes", "passes: take it off the list", ""},

@@ -11,8 +11,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"path/filepath"
 	"runtime"
+	"slices"
 
 	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
@@ -20,18 +22,16 @@ import (
 	"trestle/internal/engine"
 	"trestle/internal/fnapi"
 	"trestle/internal/harness"
-	"trestle/internal/harness/container"
 	"trestle/internal/shuffle"
+	"trestle/internal/store/kv"
 )
 
-// Config is what the engine needs. Containers, Parallelism, KeyGroups, BundleBytes, Attempts and Files have defaults; all other fields
+// Config is what the engine needs. Parallelism, KeyGroups, BundleBytes, Attempts and Files have defaults; all other fields
 // are required.
 type Config struct {
 	// Fn is the server that harnesses connect to, Endpoint its host:port as they reach it.
 	Fn       *fnapi.Server
 	Endpoint string
-	// Containers is how docker environments are run.
-	Containers container.Config
 	// Dir is where jobs keep their files while they run, each in a folder of its own.
 	Dir string
 	// Memory bounds what all jobs together keep in memory of their data.
@@ -42,6 +42,8 @@ type Config struct {
 	KeyGroups int
 	// BundleBytes and Attempts are those of the tasks: see stage.Spec.
 	BundleBytes, Attempts int
+	// State bounds the memory of what tasks keep of keys; nil stands for a cache of an eighth of Memory.
+	State *kv.Cache
 	// Files are the files to which jobs spill; nil stands for shuffle.Disk.
 	Files shuffle.FileSystem
 	Log   *slog.Logger
@@ -62,6 +64,10 @@ func New(cfg Config) *Engine {
 	if cfg.KeyGroups == 0 {
 		cfg.KeyGroups = DefaultKeyGroups
 	}
+	if cfg.State == nil {
+		// As much as the stores of a few tasks need to be quick; what is read again and again is mostly in the page cache too.
+		cfg.State = kv.NewCache(max(cfg.Memory.Limit()/8, 1<<20))
+	}
 	if cfg.Files == nil {
 		cfg.Files = shuffle.Disk()
 	}
@@ -72,9 +78,16 @@ func New(cfg Config) *Engine {
 func (e *Engine) Name() string { return "local" }
 
 // Check looks whether the pipeline's harnesses can be started on this host.
-func (e *Engine) Check(ctx context.Context, p *pipepb.Pipeline, parallelism int) error {
+func (e *Engine) Check(_ context.Context, p *pipepb.Pipeline, parallelism int) error {
+	var errs []error
+	environments := p.GetComponents().GetEnvironments()
+	for _, id := range slices.Sorted(maps.Keys(environments)) {
+		if err := harness.Check(environments[id]); err != nil {
+			errs = append(errs, fmt.Errorf("environment %s: %w", id, err))
+		}
+	}
 	_, err := e.parallelism(parallelism)
-	return errors.Join(harness.Check(ctx, p.GetComponents().GetEnvironments(), e.cfg.Containers, e.cfg.Endpoint), err)
+	return errors.Join(append(errs, err)...)
 }
 
 func (e *Engine) parallelism(wanted int) (int, error) {
@@ -115,7 +128,6 @@ func (e *Engine) Submit(_ context.Context, j engine.Job) (engine.Run, error) {
 		Cores:        parallelism,
 		Logs:         func(_, worker string, entry *fnpb.LogEntry) { r.logged(worker, entry) },
 		Message:      j.Events.Message,
-		Containers:   e.cfg.Containers,
 	})
 	go r.main()
 	return r, nil

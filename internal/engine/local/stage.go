@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 
@@ -78,7 +79,10 @@ func (r *run) open(s *plan.Stage) (*stageRun, error) {
 			Out:         t,
 			BundleBytes: r.cfg.BundleBytes,
 			Attempts:    r.cfg.Attempts,
-			Log:         r.log,
+			State: stage.State{
+				Directory: filepath.Join(r.dir, "state", fmt.Sprintf("%d-%d", s.Index, i)), Cache: r.cfg.State,
+			},
+			Log: r.log,
 		}
 		if s.Environment != "" {
 			spec.Harness = r.harness(s.Environment, i)

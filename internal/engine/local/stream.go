@@ -8,16 +8,10 @@ import (
 
 	"trestle/internal/engine/local/streaming"
 	"trestle/internal/stage"
-	"trestle/internal/store/kv"
 )
-
-// stateBytes is what the stores of a job's state keep in memory together.
-const stateBytes = 64 << 20
 
 // stream runs a streaming plan to its end, or to the first failure.
 func (r *run) stream() error {
-	cache := kv.NewCache(stateBytes)
-	defer cache.Close()
 	job, err := streaming.Open(streaming.Config{
 		Plan:        r.job.Plan,
 		Parallelism: r.parallelism,
@@ -25,7 +19,7 @@ func (r *run) stream() error {
 		BundleBytes: r.cfg.BundleBytes,
 		Attempts:    r.cfg.Attempts,
 		Store:       r.store,
-		State:       stage.State{Directory: filepath.Join(r.dir, "state"), Cache: cache},
+		State:       stage.State{Directory: filepath.Join(r.dir, "state"), Cache: r.cfg.State},
 		Harness:     r.harness,
 		Message:     r.job.Events.Message,
 		Metrics:     r.addMetrics,

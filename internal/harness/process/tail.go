@@ -18,15 +18,14 @@ const (
 	lineWidth = 16 << 10
 )
 
-// Tail keeps the last lines that it was given. The zero Tail is empty; its methods may be called concurrently.
-type Tail struct {
+// tail keeps the last lines. The zero tail is empty.
+type tail struct {
 	mu   sync.Mutex
 	ring []string
 	next int
 }
 
-// Add adds a line, cut to a bounded length.
-func (t *Tail) Add(line string) {
+func (t *tail) add(line string) {
 	if len(line) > tailWidth {
 		cut := tailWidth
 		for cut > 0 && !utf8.RuneStart(line[cut]) {
@@ -44,8 +43,7 @@ func (t *Tail) Add(line string) {
 	t.next = (t.next + 1) % tailLines
 }
 
-// Lines are the last lines, at most some 50, oldest first.
-func (t *Tail) Lines() []string {
+func (t *tail) lines() []string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return append(append([]string(nil), t.ring[t.next:]...), t.ring[:t.next]...)

@@ -206,7 +206,7 @@ func short(name string) string {
 
 var inputKinds = map[plan.InputKind]string{
 	plan.Impulse: "impulse", plan.Elements: "elements", plan.Groups: "groups",
-	plan.Played: "played",
+	plan.Played: "played", plan.KeyedElements: "keyed",
 }
 
 var exchangeKinds = map[plan.ExchangeKind]string{

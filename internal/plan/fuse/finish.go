@@ -17,7 +17,7 @@ func (b *builder) finish() *Result {
 		case graph.Impulse:
 			// An impulse is free: each stage that reads it has its own.
 			for _, s := range b.readers[n.Outputs[0]] {
-				if !s.Splittable {
+				if !s.alone() {
 					s.Mouth = n
 				}
 			}
@@ -26,7 +26,7 @@ func (b *builder) finish() *Result {
 			}
 		case graph.Group:
 			readers := b.readers[n.Outputs[0]]
-			if len(readers) == 1 && !readers[0].Splittable && !b.readByOthers(n) {
+			if len(readers) == 1 && !readers[0].alone() && !b.readByOthers(n) {
 				readers[0].Mouth = n
 				b.home[n.ID] = readers[0]
 			} else {
@@ -77,7 +77,7 @@ func (b *builder) runnerStage(n *graph.Node) {
 func (b *builder) readByOthers(n *graph.Node) bool {
 	pc := n.Outputs[0]
 	for _, to := range b.g.Consumers(pc) {
-		if to.Kind != graph.SDK || b.home[to.ID].Splittable {
+		if to.Kind != graph.SDK || b.home[to.ID].alone() {
 			return true
 		}
 		for _, side := range to.Sides {
@@ -122,6 +122,8 @@ func (b *builder) reason(n *graph.Node, pc string) string {
 		if at != nil && at != b.home[n.ID] {
 			if here := b.home[n.ID]; here != nil && here.Splittable {
 				return splitPoint
+			} else if here != nil && here.Keyed {
+				return keyPoint
 			}
 			return fmt.Sprintf("several readers: the result of the %s goes to more than one place", kindName(from.Kind))
 		}

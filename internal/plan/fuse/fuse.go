@@ -29,6 +29,8 @@ type Stage struct {
 	PCollection string
 	// Splittable is set for the processing step of a splittable DoFn, which is alone at the head of its stage.
 	Splittable bool
+	// Keyed is set for a DoFn with state or timers, which is alone at the head of its stage.
+	Keyed bool
 	// Transforms in topological order.
 	Transforms []*graph.Node
 	// Order is the place of the stage's first transform, or of its Mouth, in the graph: what ties between stages that do not
@@ -54,6 +56,11 @@ type Result struct {
 	home   map[string]*Stage // transform id → the stage that carries it out, if one does
 	played map[string]*Stage // PCollection id → the stage that lets it out, of a TestStream's outputs
 }
+
+// alone tells that nothing else may read the stage's input in it, and that the input comes over an exchange of its own kind.
+func (s *Stage) alone() bool { return s.Splittable || s.Keyed }
+
+const keyPoint = "state or timers: all elements of a key have to meet"
 
 const splitPoint = "split point: the restrictions of a splittable DoFn are spread over all tasks before they are processed"
 
@@ -98,7 +105,7 @@ func Fuse(g *graph.Graph, o Options) *Result {
 func (b *builder) place(n *graph.Node) {
 	input := n.Mains[0]
 	env := n.Proto.GetEnvironmentId()
-	splittable := n.URN() == urn.SDFProcessSizedElements
+	splittable, keyed := n.URN() == urn.SDFProcessSizedElements, n.Stateful()
 
 	awaited := b.awaited(n)
 	if s := b.home[b.producer(input)]; s != nil {
@@ -109,15 +116,15 @@ func (b *builder) place(n *graph.Node) {
 		}
 		b.why[edge{input, n.ID}] = reason
 	}
-	if !b.o.Apart && !splittable {
+	if !b.o.Apart && !splittable && !keyed {
 		for _, s := range b.readers[input] {
-			if _, waits := awaited[s]; s.Environment == env && !s.Splittable && !waits {
+			if _, waits := awaited[s]; s.Environment == env && !s.alone() && !waits {
 				b.join(n, s)
 				return
 			}
 		}
 	}
-	s := &Stage{Environment: env, PCollection: input, Splittable: splittable, Order: b.order[n.ID]}
+	s := &Stage{Environment: env, PCollection: input, Splittable: splittable, Keyed: keyed, Order: b.order[n.ID]}
 	b.made = append(b.made, s)
 	b.readers[input] = append(b.readers[input], s)
 	b.join(n, s)
@@ -135,6 +142,9 @@ func (b *builder) mustLeave(n *graph.Node, s *Stage, awaited map[*Stage]string) 
 	}
 	if n.URN() == urn.SDFProcessSizedElements {
 		return splitPoint
+	}
+	if n.Stateful() {
+		return keyPoint
 	}
 	if n.ParDo.GetRequiresStableInput() {
 		return "stable input: the transform's input must not change when it is tried again"

@@ -89,6 +89,13 @@ type Node struct {
 // Name is what a person calls the transform: its unique name, or its id where the SDK gave it none.
 func (n *Node) Name() string { return cmp.Or(n.Proto.GetUniqueName(), n.ID) }
 
+// Stateful tells whether all elements of a key have to meet in one place, one after the other: the DoFn has state or
+// timers, or wants them sorted (ParDoPayload in beam_runner_api.proto).
+func (n *Node) Stateful() bool {
+	return len(n.ParDo.GetStateSpecs()) > 0 || len(n.ParDo.GetTimerFamilySpecs()) > 0 ||
+		n.ParDo.GetOnWindowExpirationTimerFamilySpec() != "" || n.ParDo.GetRequiresTimeSortedInput()
+}
+
 // URN is the transform's URN.
 func (n *Node) URN() string { return n.Proto.GetSpec().GetUrn() }
 

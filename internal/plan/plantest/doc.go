@@ -19,5 +19,6 @@
 // either with @WINDOW and ~ (unbounded) behind it; what is left out comes from the first input. A coder is written bytes,
 // kv(string, varint), lp(X), iterable(X), …; a name that means nothing is a coder that only its SDK knows.
 //
-// Options are env=NAME, restriction=CODER, acc=CODER, urn=URN, and the flags stable, sorted, finalize, state, timers, expiry.
+// Options are env=NAME, restriction=CODER, acc=CODER, urn=URN, state[=bag, multimap, list], timers[=processing], and
+// the flags stable, sorted, finalize, expiry.
 package plantest

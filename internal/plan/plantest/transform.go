@@ -128,11 +128,12 @@ func (ps *parser) options(t *pipepb.PTransform, options []string, sides map[stri
 		case "finalize":
 			pardo.RequestsFinalization = true
 		case "state":
-			pardo.StateSpecs = map[string]*pipepb.StateSpec{"s": {}}
+			pardo.StateSpecs = map[string]*pipepb.StateSpec{"s": state(value)}
 		case "timers":
-			pardo.TimerFamilySpecs = map[string]*pipepb.TimerFamilySpec{"t": {}}
+			pardo.TimerFamilySpecs = timers(pardo.TimerFamilySpecs, "t", value)
 		case "expiry":
-			pardo.OnWindowExpirationTimerFamilySpec = "t"
+			pardo.TimerFamilySpecs = timers(pardo.TimerFamilySpecs, "end", "")
+			pardo.OnWindowExpirationTimerFamilySpec = "end"
 		case "broken":
 			broken = true
 		}
@@ -175,6 +176,39 @@ func (ps *parser) testStream(t *pipepb.PTransform) *pipepb.TestStreamPayload {
 		ProcessingTimeEvent: &pipepb.TestStreamPayload_Event_AdvanceProcessingTime{AdvanceDuration: math.MaxInt64},
 	}})
 	return payload
+}
+
+// state is a state of the kind: a bag unless another is named.
+func state(kind string) *pipepb.StateSpec {
+	protocol := func(urn string) *pipepb.FunctionSpec { return &pipepb.FunctionSpec{Urn: urn} }
+	switch kind {
+	case "multimap":
+		return &pipepb.StateSpec{Protocol: protocol(urn.UserStateMultimap), Spec: &pipepb.StateSpec_MultimapSpec{
+			MultimapSpec: &pipepb.MultimapStateSpec{KeyCoderId: "bytes", ValueCoderId: "bytes"}}}
+	case "list":
+		return &pipepb.StateSpec{Protocol: protocol(urn.UserStateOrderedList), Spec: &pipepb.StateSpec_OrderedListSpec{
+			OrderedListSpec: &pipepb.OrderedListStateSpec{ElementCoderId: "bytes"}}}
+	case "", "bag":
+		kind = urn.UserStateBag
+	}
+	return &pipepb.StateSpec{Protocol: protocol(kind), Spec: &pipepb.StateSpec_BagSpec{BagSpec: &pipepb.BagStateSpec{ElementCoderId: "bytes"}}}
+}
+
+// timers adds a family; domain is event unless it is processing.
+func timers(to map[string]*pipepb.TimerFamilySpec, family, domain string) map[string]*pipepb.TimerFamilySpec {
+	if to == nil {
+		to = map[string]*pipepb.TimerFamilySpec{}
+	}
+	spec := &pipepb.TimerFamilySpec{TimeDomain: pipepb.TimeDomain_EVENT_TIME, TimerFamilyCoderId: "timer"}
+	switch domain {
+	case "":
+	case "processing":
+		spec.TimeDomain = pipepb.TimeDomain_PROCESSING_TIME
+	default:
+		spec.TimeDomain = pipepb.TimeDomain_UNSPECIFIED
+	}
+	to[family] = spec
+	return to
 }
 
 // output reads NAME[:CODER][@WINDOW][~] and adds the PCollection, unless it is there.

@@ -1,0 +1,159 @@
+package stage
+
+import (
+	"encoding/binary"
+	"slices"
+
+	"trestle/internal/beam/coder"
+	"trestle/internal/shuffle"
+)
+
+// Everything that a task keeps lies in one ordered store under keys that begin with the key group, in two bytes, so that a
+// key group is one range of it, and what kind of thing it is. (docs/formats/state.md has them all.)
+type kind byte
+
+const (
+	kindState  kind = 's' // key, window, state id, then what the state's kind has
+	kindTimer  kind = 't' // key, window, family, tag → times and pane: a timer by its name
+	kindEvent  kind = 'e' // time, then as kindTimer: event-time timers in order
+	kindClock  kind = 'p' // time, then as kindTimer: processing-time timers in order
+	kindHold   kind = 'h' // output timestamp, then as kindTimer: what holds the watermark back
+	kindExpiry kind = 'x' // time, key, window: windows that something is kept of, by their end
+	kindSorted kind = 'b' // time, key, number → window, pane, value: elements that wait for the watermark
+)
+
+// place begins the key of what a task keeps for the encoded user key.
+func (k *kept) place(kd kind, key []byte) []byte {
+	b := make([]byte, 0, 64)
+	b = binary.BigEndian.AppendUint16(b, uint16(shuffle.KeyGroup(key, k.spec.KeyGroups)))
+	return append(b, byte(kd))
+}
+
+// appendPart appends bytes so that their end is known.
+func appendPart(b, part []byte) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(part))), part...)
+}
+
+// cutPart is the reverse of appendPart; ok is false when b is cut short.
+func cutPart(b []byte) (part, rest []byte, ok bool) {
+	size, n := binary.Uvarint(b)
+	if n <= 0 || size > uint64(len(b)-n) {
+		return nil, nil, false
+	}
+	end := n + int(size)
+	return b[n:end:end], b[end:], true
+}
+
+// after is the first key that does not begin with the prefix, which does not end in 0xff bytes only.
+func after(prefix []byte) []byte {
+	end := slices.Clone(prefix)
+	for i := len(end) - 1; i >= 0; i-- {
+		if end[i]++; end[i] != 0 {
+			return end[:i+1]
+		}
+	}
+	return nil
+}
+
+// heads are lower bounds of the times in the queues of one kind, by key group: most key groups then need no look.
+type heads struct {
+	kind kind
+	min  []int64
+}
+
+// newHeads are those of empty queues, or of queues of which nothing is known yet.
+func newHeads(kd kind, keyGroups int, empty bool) *heads {
+	h := &heads{kind: kd, min: make([]int64, keyGroups)}
+	for i := range h.min {
+		h.min[i] = -never - 1
+		if empty {
+			h.min[i] = never
+		}
+	}
+	return h
+}
+
+// put tells of an entry.
+func (h *heads) put(group int, at int64) { h.min[group] = min(h.min[group], at) }
+
+// any tells whether something may be there before a time.
+func (h *heads) any(before int64) bool {
+	for _, at := range h.min {
+		if at < before {
+			return true
+		}
+	}
+	return false
+}
+
+// never is later than any time.
+const never = int64(1<<63 - 1)
+
+// queueKey is the lower end of a queue of a key group from a time on.
+func queueKey(kd kind, group int, at int64) []byte {
+	b := binary.BigEndian.AppendUint16(make([]byte, 0, 11), uint16(group))
+	return coder.AppendTimestamp(append(b, byte(kd)), at)
+}
+
+// queueEnd is the upper end of a queue of a key group.
+func queueEnd(kd kind, group int) []byte {
+	return append(binary.BigEndian.AppendUint16(make([]byte, 0, 3), uint16(group)), byte(kd)+1)
+}
+
+// walk calls f with the entries of a queue whose times are before a time, those of a key group in their order, until it
+// answers false. rest is what follows the time in the key.
+func (k *kept) walk(h *heads, before int64, f func(group int, at int64, rest, value []byte) (more bool, err error)) error {
+	for g := k.first; g < k.end; g++ {
+		if h.min[g] >= before {
+			continue
+		}
+		stopped := false
+		next := never
+		// From where the last walk came to, over no graves, to the end of the queue: what comes first behind the time is the next head.
+		err := k.over.Scan(queueKey(h.kind, g, h.min[g]), queueEnd(h.kind, g), func(key, value []byte) (bool, error) {
+			at := coder.Timestamp(key[3:])
+			if at >= before {
+				next = at
+				return false, nil
+			}
+			next = min(next, at)
+			more, err := f(g, at, key[3+coder.TimestampSize:], value)
+			stopped = !more
+			return more, err
+		})
+		if err != nil {
+			return err
+		}
+		h.min[g] = next
+		if stopped {
+			return nil
+		}
+	}
+	return nil
+}
+
+// head is the earliest time in the queues of a kind; never when they are empty.
+func (k *kept) head(h *heads) (int64, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.opened() {
+		return never, nil
+	}
+	least := never
+	for g := k.first; g < k.end; g++ {
+		if h.min[g] >= least {
+			continue
+		}
+		next := never
+		err := k.over.Scan(queueKey(h.kind, g, h.min[g]), queueEnd(h.kind, g), func(key, _ []byte) (bool, error) {
+			next = coder.Timestamp(key[3:])
+			return false, nil
+		})
+		if err != nil {
+			return 0, err
+		}
+		h.min[g] = next
+		least = min(least, next)
+	}
+	return least, nil
+}

@@ -1,0 +1,241 @@
+package stage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+
+	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
+
+	"trestle/internal/beam/coder"
+	"trestle/internal/beam/window"
+	"trestle/internal/fnapi"
+	"trestle/internal/plan"
+	"trestle/internal/shuffle"
+	"trestle/internal/store/kv"
+)
+
+// storeName is the store's folder in the task's own, and in a snapshot.
+const storeName = "store"
+
+// kept is what a task keeps for the transform at the head of its stage, between bundles: state, timers, the windows that
+// something is kept of. A bundle's changes are staged, and count when it has succeeded.
+type kept struct {
+	spec     Spec
+	state    *plan.State
+	strategy *window.Strategy
+	lateness int64
+	timers   timerCoder
+	families []fnapi.TimerFamily
+	held     bool // timers hold the watermark back: of streaming plans
+	expires  bool // windows are looked after until they end
+
+	first, end            int // the key groups that the task owns, the last one not among them
+	events, clocks, holds *heads
+	expiries, sortedInput *heads
+
+	store *kv.Store // nil until something is kept
+	over  *kv.Overlay
+
+	mu sync.Mutex // state requests and timers of a bundle come from goroutines of its own
+	// Of the bundle under way: what it was given, which stays for another attempt, and what its attempt has asked for.
+	firing  []timer
+	taken   [][]byte // keys of sorted input that it processes
+	windows map[string]touched
+	ending  []expiredWindow
+	set     []timer
+}
+
+// touched is a key and a window that a bundle has had to do with.
+type touched struct{ key, window []byte }
+
+func newKept(s Spec) (*kept, error) {
+	st := s.Stage.Input.State
+	strategy, err := window.Compile(st.Windowing, s.coders())
+	if err != nil {
+		return nil, fmt.Errorf("windowing of %s: %w", st.Transform, err)
+	}
+	k := &kept{
+		spec: s, state: st, strategy: strategy, lateness: min(st.Windowing.GetAllowedLateness(), coder.MaxTimestamp), held: s.Plan.Streaming,
+		// What is kept of bounded input goes with its key; the global window of an unbounded one never ends.
+		expires: st.Expiration != "" || s.Plan.Streaming && !strategy.Global(),
+		windows: map[string]touched{},
+	}
+	for queue, kd := range map[**heads]kind{
+		&k.events: kindEvent, &k.clocks: kindClock, &k.holds: kindHold, &k.expiries: kindExpiry, &k.sortedInput: kindSorted,
+	} {
+		*queue = newHeads(kd, s.KeyGroups, len(s.Restore) == 0)
+	}
+	k.first, k.end = keyGroups(s.Index, s.Parallelism, s.KeyGroups)
+	if k.timers, err = newTimerCoder(s.Plan, st); err != nil {
+		return nil, err
+	}
+	for _, f := range st.Timers {
+		k.families = append(k.families, fnapi.TimerFamily{Transform: st.Transform, Family: f.Name})
+	}
+	return k, nil
+}
+
+// keyGroups are the key groups from first on and before end that belong to a task: those for which
+// key group × tasks ÷ key groups is its index.
+func keyGroups(index, tasks, groups int) (first, end int) {
+	ceil := func(i int) int { return (i*groups + tasks - 1) / tasks }
+	return ceil(index), ceil(index + 1)
+}
+
+func (k *kept) groupOf(key []byte) int { return shuffle.KeyGroup(key, k.spec.KeyGroups) }
+
+// open makes the store when it is needed first.
+func (k *kept) open() error {
+	if k.over != nil {
+		return nil
+	}
+	if k.spec.State.Cache == nil {
+		return errors.New("the engine has given the task no place to keep state")
+	}
+	var err error
+	if k.store, err = kv.Open(filepath.Join(k.spec.State.Directory, storeName), k.spec.State.Cache, k.spec.Log, nil, nil, nil); err != nil {
+		return err
+	}
+	k.over = k.store.NewOverlay()
+	return nil
+}
+
+func (k *kept) opened() bool { return k.over != nil }
+
+// touch notes that the bundle under way keeps something of a key and window.
+func (k *kept) touch(key, window []byte) {
+	if !k.expires {
+		return
+	}
+	id := string(appendPart(nil, key)) + string(window)
+	if _, known := k.windows[id]; !known {
+		k.windows[id] = touched{[]byte(string(key)), []byte(string(window))}
+	}
+}
+
+// setTimers takes timers that the harness has set or cleared.
+func (k *kept) setTimers(_ context.Context, family int, data []byte) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.timers.cut(data, func(t timer) error {
+		t.family = family
+		if !t.clear {
+			if t.fires > coder.MaxTimestamp {
+				return fmt.Errorf("transform %s set a timer of family %q past the end of time (at %d, the end is %d)",
+					k.state.Transform, k.state.Timers[family].Name, t.fires, coder.MaxTimestamp)
+			}
+			k.touch(t.key, t.window)
+		}
+		k.set = append(k.set, t.clone())
+		return nil
+	})
+}
+
+// request answers a state request of the bundle under way.
+func (k *kept) request(r *fnpb.StateRequest) (*fnpb.StateResponse, error) {
+	answer, err := k.answer(r)
+	if err != nil {
+		return nil, fmt.Errorf("state of transform %s: %w", k.state.Transform, err)
+	}
+	return answer, nil
+}
+
+// commit keeps what the bundle has changed.
+func (k *kept) commit() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.firing)+len(k.set)+len(k.windows) == 0 && k.over == nil {
+		return nil
+	}
+	if err := k.open(); err != nil {
+		return err
+	}
+	for i := range k.firing {
+		t := &k.firing[i]
+		value := append(coder.AppendTimestamp(coder.AppendTimestamp(nil, t.fires), t.holds), t.pane...)
+		if err := k.remove(t, k.name(t), value); err != nil {
+			return err
+		}
+	}
+	for i := range k.set {
+		if err := k.apply(&k.set[i]); err != nil {
+			return err
+		}
+	}
+	for _, key := range k.taken {
+		k.over.Delete(key)
+	}
+	for _, w := range k.windows {
+		if err := k.watch(w); err != nil {
+			return err
+		}
+	}
+	for _, w := range k.ending {
+		if err := k.drop(w); err != nil {
+			return err
+		}
+	}
+	clear(k.windows)
+	k.firing, k.set, k.taken, k.ending = nil, nil, nil, nil
+	return k.over.Commit()
+}
+
+// watch sees to it that the end of a window with a key is noticed.
+func (k *kept) watch(w touched) error {
+	end, err := k.strategy.MaxTimestamp(w.window)
+	if err != nil {
+		return fmt.Errorf("window that state is kept of: %w", err)
+	}
+	at := min(end+k.lateness, coder.MaxTimestamp)
+	key := coder.AppendTimestamp(k.place(kindExpiry, w.key), at)
+	k.over.Put(appendPart(appendPart(key, w.key), w.window), nil)
+	k.expiries.put(k.groupOf(w.key), at)
+	return nil
+}
+
+// discard forgets what an attempt at the bundle has changed.
+func (k *kept) discard() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.set = nil
+	if k.over == nil {
+		return nil
+	}
+	return k.over.Discard()
+}
+
+// size is about how much memory the bundle's changes take.
+func (k *kept) size() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.over == nil {
+		return 0
+	}
+	return k.over.Size()
+}
+
+// forgetAll removes everything of the key groups: their keys are over.
+func (k *kept) forgetAll() error {
+	if k.over == nil {
+		return nil
+	}
+	for g := k.first; g < k.end; g++ {
+		k.over.DeleteRange([]byte{byte(g >> 8), byte(g)}, []byte{byte((g + 1) >> 8), byte(g + 1)})
+	}
+	for _, h := range []*heads{k.events, k.clocks, k.holds, k.expiries, k.sortedInput} {
+		for g := range h.min {
+			h.min[g] = never
+		}
+	}
+	return k.over.Commit()
+}
+
+func (k *kept) close() error {
+	if k.over == nil {
+		return nil
+	}
+	return errors.Join(k.over.Close(), k.store.Close())
+}

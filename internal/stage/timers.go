@@ -1,0 +1,218 @@
+package stage
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"trestle/internal/beam/coder"
+	"trestle/internal/plan"
+)
+
+// timer is one timer of one key and window. Its bytes are the SDK's encodings.
+type timer struct {
+	family           int // index in plan.State.Timers
+	key, window, tag []byte
+	clear            bool
+	fires, holds     int64
+	pane             []byte
+}
+
+// timerCoder reads and writes the timers of a stage's families: beam:coder:timer:v1 in beam_runner_api.proto.
+type timerCoder struct{ key, window *coder.Coder }
+
+func newTimerCoder(p *plan.Plan, s *plan.State) (c timerCoder, err error) {
+	if len(s.Timers) == 0 {
+		return c, nil
+	}
+	ids := p.Coders()[s.Timers[0].Coder].GetComponentCoderIds() // the same for all families
+	if c.key, err = coder.Compile(p.Coders(), ids[0]); err != nil {
+		return c, fmt.Errorf("timers of %s: %w", s.Transform, err)
+	}
+	if c.window, err = coder.Compile(p.Coders(), ids[1]); err != nil {
+		return c, fmt.Errorf("timers of %s: %w", s.Transform, err)
+	}
+	return c, nil
+}
+
+var errTimer = errors.New("the SDK sent timers that are no encoding of their coder")
+
+// cut calls f with each timer, in each of its windows. Its bytes are those of b.
+func (c timerCoder) cut(b []byte, f func(timer) error) error {
+	for len(b) > 0 {
+		var t timer
+		size, err := c.key.Skip(b)
+		if err != nil {
+			return fmt.Errorf("%w: key: %w", errTimer, err)
+		}
+		t.key, b = b[:size], b[size:]
+		var ok bool
+		if t.tag, b, ok = cutPart(b); !ok || len(b) < 4 {
+			return errTimer
+		}
+		count := binary.BigEndian.Uint32(b)
+		windows := b[4:]
+		b = windows
+		if count > 1 && uint64(count) > uint64(len(b)) {
+			return errTimer
+		}
+		for range count {
+			if size, err = c.window.Skip(b); err != nil {
+				return fmt.Errorf("%w: window: %w", errTimer, err)
+			}
+			b = b[size:]
+		}
+		windows = windows[:len(windows)-len(b)]
+		if len(b) == 0 || b[0] > 1 {
+			return errTimer
+		}
+		t.clear, b = b[0] == 1, b[1:]
+		if !t.clear {
+			if len(b) < 2*coder.TimestampSize+1 {
+				return errTimer
+			}
+			t.fires, t.holds = coder.Timestamp(b), coder.Timestamp(b[coder.TimestampSize:])
+			b = b[2*coder.TimestampSize:]
+			_, size, err := coder.Pane(b)
+			if err != nil {
+				return fmt.Errorf("%w: %w", errTimer, err)
+			}
+			t.pane, b = b[:size], b[size:]
+		}
+		for range count {
+			size, _ := c.window.Skip(windows)
+			t.window, windows = windows[:size], windows[size:]
+			if err := f(t); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// append appends a timer's encoding.
+func (t *timer) append(b []byte) []byte {
+	b = appendPart(append(b, t.key...), t.tag)
+	b = append(append(b, 0, 0, 0, 1), t.window...)
+	b = append(b, 0)
+	b = coder.AppendTimestamp(coder.AppendTimestamp(b, t.fires), t.holds)
+	return append(b, t.pane...)
+}
+
+// clone copies the timer's bytes.
+func (t *timer) clone() timer {
+	c := *t
+	c.key, c.window, c.tag, c.pane = bytes.Clone(t.key), bytes.Clone(t.window), bytes.Clone(t.tag), bytes.Clone(t.pane)
+	return c
+}
+
+// name is what a timer is known by: the timers of a key and window have a common beginning.
+func (k *kept) name(t *timer) []byte {
+	b := appendPart(appendPart(nil, t.key), t.window)
+	return appendPart(appendPart(b, []byte(k.state.Timers[t.family].Name)), t.tag)
+}
+
+// cutName is the reverse of name. A family that the transform has no longer is an error.
+func (k *kept) cutName(b []byte) (t timer, err error) {
+	var family []byte
+	ok := true
+	for _, part := range []*[]byte{&t.key, &t.window, &family, &t.tag} {
+		if *part, b, ok = cutPart(b); !ok {
+			return t, errors.New("a timer's name in the store is cut short")
+		}
+	}
+	for i, f := range k.state.Timers {
+		if f.Name == string(family) {
+			t.family = i
+			return t, nil
+		}
+	}
+	return t, fmt.Errorf("the store has a timer of family %q, which transform %s does not have", family, k.state.Transform)
+}
+
+func (k *kept) queueOf(family int) *heads {
+	if k.state.Timers[family].ProcessingTime {
+		return k.clocks
+	}
+	return k.events
+}
+
+// queued is the key in a queue of the timer with this name.
+func (k *kept) queued(kd kind, t *timer, at int64, name []byte) []byte {
+	return append(coder.AppendTimestamp(k.place(kd, t.key), at), name...)
+}
+
+// apply sets or clears a timer in the overlay; the one that had its name goes.
+func (k *kept) apply(t *timer) error {
+	name := k.name(t)
+	if err := k.remove(t, name, nil); err != nil || t.clear {
+		return err
+	}
+	value := coder.AppendTimestamp(coder.AppendTimestamp(nil, t.fires), t.holds)
+	value = append(value, t.pane...)
+	group := k.groupOf(t.key)
+	k.over.Put(append(k.place(kindTimer, t.key), name...), value)
+	h := k.queueOf(t.family)
+	k.over.Put(k.queued(h.kind, t, t.fires, name), value)
+	h.put(group, t.fires)
+	if k.held {
+		k.over.Put(k.queued(kindHold, t, t.holds, name), nil)
+		k.holds.put(group, t.holds)
+	}
+	return nil
+}
+
+// remove takes the timer with a name out, if it is there; with the value that it is expected to have, only if it has that.
+func (k *kept) remove(t *timer, name, expected []byte) error {
+	key := append(k.place(kindTimer, t.key), name...)
+	value, ok, err := k.over.Get(key)
+	if err != nil || !ok || expected != nil && !bytes.Equal(value, expected) {
+		return err
+	}
+	if len(value) < 2*coder.TimestampSize {
+		return errors.New("a timer in the store is cut short")
+	}
+	fires, holds := coder.Timestamp(value), coder.Timestamp(value[coder.TimestampSize:])
+	k.over.Delete(key)
+	k.over.Delete(k.queued(k.queueOf(t.family).kind, t, fires, name))
+	if k.held {
+		k.over.Delete(k.queued(kindHold, t, holds, name))
+	}
+	return nil
+}
+
+// due are the timers of a queue that are to fire before a time: of each key the first only, because what it does may
+// change the others; and no more than fit into a bundle.
+func (k *kept) due(h *heads, before int64) ([]timer, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.opened() {
+		return nil, nil
+	}
+	var due []timer
+	seen := map[string]bool{}
+	size, looked := 0, 0
+	err := k.walk(h, before, func(_ int, at int64, rest, value []byte) (bool, error) {
+		looked++
+		key, _, ok := cutPart(rest)
+		if !ok || len(value) < 2*coder.TimestampSize {
+			return false, errors.New("a timer in the store is cut short")
+		}
+		if !seen[string(key)] {
+			t, err := k.cutName(rest)
+			if err != nil {
+				return false, err
+			}
+			t.fires, t.holds, t.pane = at, coder.Timestamp(value[coder.TimestampSize:]), value[2*coder.TimestampSize:]
+			due = append(due, t.clone())
+			seen[string(key)] = true
+			size += len(rest) + len(value)
+		}
+		return size < k.spec.BundleBytes && looked < 4*len(due)+lookahead, nil
+	})
+	return due, err
+}
+
+// lookahead is how many timers are passed by in search of another key's.
+const lookahead = 256
