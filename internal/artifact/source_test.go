@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"trestle/internal/store/blob"
+	"trestle/test/line"
 )
 
 // told collects what a source tells the user.
@@ -96,7 +97,7 @@ func onlyWhole(t *testing.T, s *Source) {
 }
 
 // origins are the ways by which a source may have what a world has staged, behind a line.
-func origins(t *testing.T, each func(t *testing.T, w *world, l *line, cfg SourceConfig)) {
+func origins(t *testing.T, each func(t *testing.T, w *world, l *line.Line, cfg SourceConfig)) {
 	t.Run("from the bucket", func(t *testing.T) {
 		t.Setenv("AWS_ACCESS_KEY_ID", "test")
 		t.Setenv("AWS_SECRET_ACCESS_KEY", "test")
@@ -117,19 +118,19 @@ func origins(t *testing.T, each func(t *testing.T, w *world, l *line, cfg Source
 		if err != nil {
 			t.Fatal(err)
 		}
-		l := newLine(t, u.Host)
-		each(t, w, l, SourceConfig{Bucket: "s3://b/p?endpoint=http://" + l.address()})
+		l := line.New(t, u.Host)
+		each(t, w, l, SourceConfig{Bucket: "s3://b/p?endpoint=http://" + l.Address()})
 	})
 	t.Run("from the job server", func(t *testing.T) {
 		w := newWorld(t)
-		l := newLine(t, w.listen())
-		each(t, w, l, SourceConfig{Server: l.address()})
+		l := line.New(t, w.listen())
+		each(t, w, l, SourceConfig{Server: l.Address()})
 	})
 }
 
 // From a store, or the job server, through a worker's own retrieval service to the harness's folder.
 func TestSourceServesHarnesses(t *testing.T) {
-	origins(t, func(t *testing.T, w *world, l *line, cfg SourceConfig) {
+	origins(t, func(t *testing.T, w *world, l *line.Line, cfg SourceConfig) {
 		small, large := random(100, 1), random(5<<20+3, 2)
 		w.put(small)
 		w.put(large)
@@ -145,7 +146,7 @@ func TestSourceServesHarnesses(t *testing.T) {
 			if err != nil || !bytes.Equal(content, large) {
 				t.Errorf("%d bytes, %v", len(content), err)
 			}
-			l.listener.Close() // what is cached needs nobody
+			l.Close() // what is cached needs nobody
 		}
 		_, _, err := worker.fetch(urlInfo("http://example.org/x", "", "n"))
 		wantError(t, err, "staging leaves no URLs", "(InvalidArgument)")
@@ -272,7 +273,7 @@ func TestSourceRefetchesWhatIsDamagedInTheCache(t *testing.T) {
 }
 
 func TestSourceWithoutTheArtifact(t *testing.T) {
-	origins(t, func(t *testing.T, _ *world, l *line, cfg SourceConfig) {
+	origins(t, func(t *testing.T, _ *world, l *line.Line, cfg SourceConfig) {
 		s := newSource(t, cfg)
 		begin := time.Now()
 		_, err := fetched(s, t.Context(), sum([]byte("x")))
@@ -280,7 +281,7 @@ func TestSourceWithoutTheArtifact(t *testing.T) {
 			t.Errorf("after %v: %v", time.Since(begin), err)
 		}
 		host, _ := os.Hostname()
-		wantError(t, err, "bring artifact "+sum([]byte("x")), "tries: 1", l.address(), "from host "+host, "submit the job again")
+		wantError(t, err, "bring artifact "+sum([]byte("x")), "tries: 1", l.Address(), "from host "+host, "submit the job again")
 		onlyWhole(t, s)
 	})
 }
@@ -309,24 +310,24 @@ func TestSourceWithDamagedBytes(t *testing.T) {
 // A line that breaks in the middle, and one that changes bytes for a while, cost another try.
 func TestSourceTriesAgain(t *testing.T) {
 	content := bytes.Repeat([]byte("\xabxyz"), 1<<20)
-	origins(t, func(t *testing.T, w *world, l *line, cfg SourceConfig) {
+	origins(t, func(t *testing.T, w *world, l *line.Line, cfg SourceConfig) {
 		w.put(content)
 		s := newSource(t, cfg)
-		l.cut.Store(2 << 20)
+		l.Cut.Store(2 << 20)
 		if got, err := fetched(s, t.Context(), sum(content)); err != nil || !bytes.Equal(got, content) {
 			t.Errorf("%d bytes, %v", len(got), err)
 		}
-		if n := l.conns.Load(); n < 2 {
+		if n := l.Conns.Load(); n < 2 {
 			t.Errorf("%d connections: nothing was tried again", n)
 		}
 	})
 	t.Run("changed on the way", func(t *testing.T) {
 		w := newWorld(t)
 		w.put(content)
-		l := newLine(t, w.listen())
-		l.flip.Store(0xab)
-		s := newSource(t, SourceConfig{Server: l.address()})
-		time.AfterFunc(100*time.Millisecond, func() { l.flip.Store(0) })
+		l := line.New(t, w.listen())
+		l.Flip.Store(0xab)
+		s := newSource(t, SourceConfig{Server: l.Address()})
+		time.AfterFunc(100*time.Millisecond, func() { l.Flip.Store(0) })
 		if got, err := fetched(s, t.Context(), sum(content)); err != nil || !bytes.Equal(got, content) {
 			t.Errorf("%d bytes, %v", len(got), err)
 		}
@@ -336,7 +337,7 @@ func TestSourceTriesAgain(t *testing.T) {
 // An origin that accepts and never answers, and one that is not there, fail within the source's patience; the user has
 // heard of it by then.
 func TestSourceGivesUp(t *testing.T) {
-	origins(t, func(t *testing.T, _ *world, l *line, cfg SourceConfig) {
+	origins(t, func(t *testing.T, _ *world, l *line.Line, cfg SourceConfig) {
 		cfg.Patience = 600 * time.Millisecond
 		var user told
 		cfg.Message = user.message
@@ -345,8 +346,8 @@ func TestSourceGivesUp(t *testing.T) {
 			how  func()
 			want []string
 		}{
-			{func() { l.silent.Store(true) }, []string{"nothing has moved for 200ms"}},
-			{func() { l.listener.Close() }, nil}, // refused; S3's client tries that for longer than this
+			{func() { l.Silent.Store(true) }, []string{"nothing has moved for 200ms"}},
+			{func() { l.Close() }, nil}, // refused; S3's client tries that for longer than this
 
 		} {
 			c.how()
@@ -356,7 +357,7 @@ func TestSourceGivesUp(t *testing.T) {
 			if took := time.Since(begin); took > 10*time.Second {
 				t.Errorf("took %v", took)
 			}
-			wantError(t, err, append(c.want, l.address(), host, "tries: ", "check that")...)
+			wantError(t, err, append(c.want, l.Address(), host, "tries: ", "check that")...)
 			if said := user.all(); !strings.Contains(said, "waiting for artifact "+sum(nil)+" from ") || !strings.Contains(said, err.Error()) {
 				t.Errorf("the user was told %q", said)
 			}
@@ -370,10 +371,10 @@ func TestSourceWaitsForAServer(t *testing.T) {
 	w := newWorld(t)
 	content := random(10, 1)
 	w.put(content)
-	l := newLine(t, "127.0.0.1:1") // where nobody listens
-	s := newSource(t, SourceConfig{Server: l.address()})
+	l := line.New(t, "127.0.0.1:1") // where nobody listens
+	s := newSource(t, SourceConfig{Server: l.Address()})
 	up := w.listen()
-	l.afterFirst.Store(&up)
+	l.AfterFirst.Store(&up)
 	if got, err := fetched(s, t.Context(), sum(content)); err != nil || !bytes.Equal(got, content) {
 		t.Errorf("%d bytes, %v", len(got), err)
 	}

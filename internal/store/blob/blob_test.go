@@ -103,7 +103,7 @@ func TestOpenErrors(t *testing.T) {
 	}
 	for location, want := range map[string][]string{
 		"":                        {"open bucket: the location is empty"},
-		"nfs://host/x":            {"open bucket nfs://host/x: this build has no driver for nfs://; it has file, mem, s3"},
+		"nfs://host/x":            {"open bucket nfs://host/x: this build has no driver for nfs://; it has file, hdfs, mem, s3"},
 		"file://srv/data":         {"open bucket file://srv/data: a file URL has no host", "write file:///srv/data"},
 		"s3://bucket?bogus=1":     {`open bucket s3://bucket?bogus=1: unknown query parameter "bogus"`},
 		file:                      {"open bucket file://" + file, "is not a directory"},

@@ -79,7 +79,7 @@ func parse(location string) (*url.URL, error) {
 
 // schemes are those of the drivers that are linked in.
 func schemes() []string {
-	known := gcblob.DefaultURLMux().BucketSchemes()
+	known := append(gcblob.DefaultURLMux().BucketSchemes(), "hdfs")
 	slices.Sort(known)
 	return known
 }

@@ -42,10 +42,14 @@ func Open(ctx context.Context, location string, options Options) (Bucket, error)
 }
 
 func newDriver(ctx context.Context, u *url.URL, options Options) (driver, error) {
-	if u.Scheme == "file" {
+	switch u.Scheme {
+	case "file":
 		return newFolder(ctx, u.Path, options)
+	case "hdfs":
+		return newHDFS(u, options)
+	default:
+		return newCloud(ctx, u)
 	}
-	return newCloud(ctx, u)
 }
 
 // newCloud opens a bucket of gocloud's whose URL names it by the host, and lets keys live below the path.
