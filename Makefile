@@ -13,8 +13,9 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := build
 
-# What wordcount runs: any of python, go, java, typescript; and in which environments: any of loopback, process, run
-# (`trestle run` starts the server and adds the options). Separated by blanks or commas.
+# What wordcount runs: any of python, go, java, typescript; and in which environments: any of loopback, process, docker
+# (Python, Go, Java; with the images and the engine of test/containers), run (`trestle run` starts the server and adds the
+# options). Separated by blanks or commas.
 SDK ?= python go java typescript
 ENVIRONMENT ?= loopback run
 # How long each fuzz target runs in make test.
@@ -53,6 +54,17 @@ s3server := $(sdk)/versitygw-1.8.0/versitygw
 hadoop := $(sdk)/hadoop-3.4.2/ready
 python_storage := $(dir $(python))storage
 go_storage := $(dir $(go))wordcount-s3
+# Images of the SDKs' harnesses, and a Docker engine for the time of a test that wants one: DOCKER_HOST=… make takes
+# another.
+images := build/containers
+image_python := $(images)/python-$(beam_python).tar
+image_go := $(images)/go-$(beam_go).tar
+image_java := $(images)/java-$(beam_java).tar
+image_typescript :=
+name_python := trestle-test/beam-python:$(beam_python)
+name_go := trestle-test/beam-go:$(beam_go)
+name_java := trestle-test/beam-java:$(beam_java)
+dockered := $(if $(filter docker,$(environments)),$(filter-out typescript,$(sdks)))
 lint := build/tools/golangci-lint
 # The engines' adapters, where the program embeds them. Not under version control: `go build` works without them.
 adapters := $(addprefix internal/engine/flink/adapter/trestle-flink-,1.20.jar 2.jar)
@@ -74,11 +86,24 @@ help:
 build:
 	CGO_ENABLED=0 go build -ldflags '-s -w -X trestle/internal/cli.Version=$(VERSION)' -o bin/trestle ./cmd/trestle
 
-wordcount: build $(text) $(foreach s,$(sdks),$($(s)))
+wordcount: build $(text) $(foreach s,$(sdks),$($(s))) $(foreach s,$(dockered),$(image_$(s)))
 	@go build -o build/wordcount/driver ./test/wordcount
-	@build/wordcount/driver -trestle bin/trestle -text $(text) -dir build/wordcount \
+	@$(if $(dockered),test/containers/with.sh $(images)/engine $(foreach s,$(dockered),$(s)=$(image_$(s))=$(name_$(s))) --) \
+	  build/wordcount/driver -trestle bin/trestle -text $(text) -dir build/wordcount \
 	  -sdk '$(sdks)' -environment '$(environments)' \
-	  -python $(dir $(python)) -go $(go) -java $(dir $(java)) -typescript $(dir $(typescript))
+	  -python $(dir $(python)) -go $(go) -java $(dir $(java)) -typescript $(dir $(typescript)) \
+	  -images '$(foreach s,$(dockered),$(s)=$(name_$(s)))'
+
+# Images of SDK harnesses, as tar files that test/containers/images.sh imports into any engine; and a Docker engine.
+.PHONY: images image-python image-go image-java engine engine-down
+images: image-python image-go image-java
+image-python: $(image_python)
+image-go: $(image_go)
+image-java: $(image_java)
+engine:
+	@test/containers/engine.sh up $(images)/engine
+engine-down:
+	@test/containers/engine.sh down $(images)/engine
 
 # Not part of make test: it takes a quarter of an hour, and means something on a quiet machine only.
 bench: build $(prism) $(text) $(python) $(go)
@@ -144,6 +169,7 @@ adapters-test:
 	@$(quietly) "the adapters' tests" build/log/adapters-test.log mvn -B -f adapters/java/pom.xml spotless:check verify
 
 clean:
+	@if [ -e $(images)/engine ]; then test/containers/engine.sh rm $(images)/engine; fi
 	rm -rf bin build $(adapters) adapters/java/*/target
 
 $(text): test/sdk/text.sh
@@ -240,6 +266,15 @@ $(go_storage): test/cluster/storage/s3.go.txt
 	   { cat "$$beam/go.sum"; grep "^github.com/apache/beam/sdks/v2 " go.sum; } >$@.src/go.sum; \
 	   go build -C $@.src -mod=mod -trimpath=false -ldflags "-s -w" -o "$(abspath $@)" .'
 	@touch $@
+
+$(image_go): test/containers/images.sh $(go)
+	@$(quietly) 'image of the Go SDK' build/log/image-go.log test/containers/images.sh go $@ $(go)
+
+$(image_python): test/containers/images.sh $(python)
+	@$(quietly) 'image of the Python SDK' build/log/image-python.log test/containers/images.sh python $@ $(dir $(python))
+
+$(image_java): test/containers/images.sh $(java)
+	@$(quietly) 'image of the Java SDK' build/log/image-java.log test/containers/images.sh java $@ $(dir $(java))
 
 # A module of its own, so that the linter's two hundred dependencies stay out of trestle's.
 $(lint): tools/go.mod tools/go.sum

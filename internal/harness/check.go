@@ -1,13 +1,18 @@
 package harness
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"sync"
 
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
 	"google.golang.org/protobuf/proto"
 
 	"trestle/internal/beam/urn"
+	"trestle/internal/harness/container"
 	"trestle/internal/harness/process"
 )
 
@@ -19,11 +24,30 @@ const maxNesting = 8
 
 const instead = `run with --environment_type=LOOPBACK, or with --environment_type=PROCESS and an environment config such as {"command": "trestle boot python"}`
 
-// Check says whether harnesses of the environment can be started on this host, or why not: all reasons at once. A
-// worker pool's address is not tried.
-func Check(env *pipepb.Environment) error {
-	_, err := resolve(env, 0)
-	return err
+// Check says whether harnesses of the environments, by id, can be started on this host, or why not: all reasons at once.
+// A container engine is looked for, and asked whether it is there, when an environment needs one; an image is not, nor
+// is a worker pool's address tried. endpoint is Config.Endpoint.
+func Check(ctx context.Context, environments map[string]*pipepb.Environment, containers container.Config, endpoint string) error {
+	find := finder(ctx, containers, endpoint)
+	var errs []error
+	for _, id := range slices.Sorted(maps.Keys(environments)) {
+		if _, err := resolve(environments[id], 0, find); err != nil {
+			errs = append(errs, fmt.Errorf("environment %s: %w", id, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// finder finds the host's container engine, once, for containers that can reach the endpoint.
+func finder(ctx context.Context, cfg container.Config, endpoint string) func() (*container.Engine, error) {
+	return sync.OnceValues(func() (*container.Engine, error) {
+		e, err := container.Find(ctx, cfg)
+		if err != nil {
+			return nil, err
+		}
+		_, err = e.Reach(endpoint)
+		return e, err
+	})
 }
 
 // runnable is an environment that we can run: exactly one of the payloads is set.
@@ -31,12 +55,15 @@ type runnable struct {
 	env      *pipepb.Environment
 	process  *pipepb.ProcessPayload
 	external *pipepb.ExternalPayload
-	path     string   // of the process's program
-	args     []string // that come before ours
+	docker   *pipepb.DockerPayload
+	path     string            // of the process's program
+	args     []string          // that come before ours
+	engine   *container.Engine // that runs the container
 }
 
-// resolve finds what to run: the environment itself, or the first of its alternatives that can run here.
-func resolve(env *pipepb.Environment, depth int) (*runnable, error) {
+// resolve finds what to run: the environment itself, or the first of its alternatives that can run here. find finds the
+// host's container engine, and does so once.
+func resolve(env *pipepb.Environment, depth int, find func() (*container.Engine, error)) (*runnable, error) {
 	switch env.GetUrn() {
 	case urn.EnvProcess:
 		var payload pipepb.ProcessPayload
@@ -73,7 +100,7 @@ func resolve(env *pipepb.Environment, depth int) (*runnable, error) {
 		}
 		var errs []error
 		for _, e := range payload.GetEnvironments() {
-			r, err := resolve(e, depth+1)
+			r, err := resolve(e, depth+1, find)
 			if err == nil {
 				return r, nil
 			}
@@ -81,7 +108,21 @@ func resolve(env *pipepb.Environment, depth int) (*runnable, error) {
 		}
 		return nil, fmt.Errorf("none of the environment's alternatives can run here: %w", errors.Join(errs...))
 	case urn.EnvDocker:
-		return nil, errors.New("docker environments are not supported yet: " + instead)
+		var payload pipepb.DockerPayload
+		if err := proto.Unmarshal(env.GetPayload(), &payload); err != nil {
+			return nil, fmt.Errorf("payload of the docker environment: %w", err)
+		}
+		if err := container.CheckImage(payload.GetContainerImage()); err != nil {
+			return nil, err
+		}
+		engine, err := find()
+		if errors.Is(err, container.ErrNone) {
+			err = fmt.Errorf("%w: install one, name one to the server with --container-engine, or %s", err, instead)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("the docker environment's image %s cannot be run: %w", payload.GetContainerImage(), err)
+		}
+		return &runnable{env: env, docker: &payload, engine: engine}, nil
 	case embeddedPython, urn.EnvDefault, "":
 		return nil, fmt.Errorf("environment %q runs only inside the SDK's own runners: %s", env.GetUrn(), instead)
 	default:

@@ -10,14 +10,16 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"trestle/internal/beam/urn"
+	"trestle/internal/harness/container"
 )
 
 // What cannot run is refused with what to do instead, all alternatives' reasons at once.
 func TestCheck(t *testing.T) {
+	t.Setenv("PATH", t.TempDir()) // where no engine is
 	anyOf := func(envs ...*pipepb.Environment) *pipepb.Environment {
 		return &pipepb.Environment{Urn: urn.EnvAnyOf, Payload: marshal(t, &pipepb.AnyOfEnvironmentPayload{Environments: envs})}
 	}
-	docker := &pipepb.Environment{Urn: urn.EnvDocker}
+	docker := dockerEnv(t, "some/image")
 	ok := processEnv(t, "harness")
 	missing := &pipepb.Environment{Urn: urn.EnvProcess, Payload: marshal(t, &pipepb.ProcessPayload{Command: "/no/boot"})}
 	deep := ok
@@ -31,7 +33,11 @@ func TestCheck(t *testing.T) {
 		"process":            {env: ok},
 		"external":           {env: externalEnv(t, "h:1")},
 		"second alternative": {env: anyOf(docker, ok)},
-		"docker":             {docker, []string{"docker", "LOOPBACK", "trestle boot"}},
+		"docker":             {docker, []string{"some/image", "docker, podman and nerdctl", "--container-engine", "LOOPBACK", "trestle boot"}},
+		"no image":           {dockerEnv(t, ""), []string{"no image"}},
+		"an option as image": {dockerEnv(t, "--privileged"), []string{`"--privileged"`, "no name"}},
+		"two words as image": {dockerEnv(t, "a b"), []string{"no name"}},
+		"broken docker":      {&pipepb.Environment{Urn: urn.EnvDocker, Payload: []byte{0xff}}, []string{"payload"}},
 		"missing command":    {missing, []string{`"/no/boot"`, "not on this host"}},
 		"embedded":           {&pipepb.Environment{Urn: embeddedPython}, []string{"embedded_python", "LOOPBACK"}},
 		"default":            {&pipepb.Environment{Urn: urn.EnvDefault}, []string{"LOOPBACK"}},
@@ -45,19 +51,32 @@ func TestCheck(t *testing.T) {
 		"broken external":    {&pipepb.Environment{Urn: urn.EnvExternal, Payload: []byte{0xff}}, []string{"payload"}},
 		"broken anyof":       {&pipepb.Environment{Urn: urn.EnvAnyOf, Payload: []byte{0xff}}, []string{"payload"}},
 	} {
-		err := Check(c.env)
+		err := Check(t.Context(), map[string]*pipepb.Environment{"e": c.env}, container.Config{}, "127.0.0.1:1")
 		if (err != nil) != (len(c.errs) > 0) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
 		if err != nil {
-			hasAll(t, name, err.Error(), c.errs...)
+			hasAll(t, name, err.Error(), append(c.errs, "environment e: ")...)
 		}
+	}
+}
+
+// An engine that was configured is named when it is not there, or is none.
+func TestCheckEngine(t *testing.T) {
+	envs := map[string]*pipepb.Environment{"e": dockerEnv(t, "some/image")}
+	for engine, want := range map[string]string{"/no/engine": `"/no/engine" (--container-engine) is not on host`, "false": "false on host"} {
+		err := Check(t.Context(), envs, container.Config{Engine: engine}, "127.0.0.1:1")
+		if err == nil {
+			t.Fatalf("%s is accepted", engine)
+		}
+		hasAll(t, engine, err.Error(), "some/image", want)
 	}
 }
 
 // How many workers an environment has follows from what its SDK can do and what the user wants.
 func TestWorkers(t *testing.T) {
+	t.Setenv("PATH", t.TempDir()) // where no engine is
 	plain := processEnv(t, "harness")
 	multi := proto.CloneOf(plain)
 	multi.Capabilities = []string{"x", urn.ProtocolMultiCore}

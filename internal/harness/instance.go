@@ -38,14 +38,7 @@ func (w *worker) startProcess(r *runnable) (instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	endpoint := w.pool.cfg.Endpoint
-	args := append(slices.Clone(r.args),
-		"--id="+w.id,
-		"--logging_endpoint="+endpoint,
-		"--artifact_endpoint="+endpoint,
-		"--provision_endpoint="+endpoint,
-		"--control_endpoint="+endpoint,
-	)
+	args := append(slices.Clone(r.args), w.contract()...)
 	env := os.Environ()
 	for k, v := range r.process.GetEnv() {
 		env = append(env, k+"="+v)
@@ -58,7 +51,18 @@ func (w *worker) startProcess(r *runnable) (instance, error) {
 	return &processInstance{w: w, process: p, command: r.process.GetCommand()}, nil
 }
 
-// line passes on what the process wrote. It is no more than information: the SDKs log through the Fn API.
+// contract is the arguments by which Beam's container contract has a harness find its runner.
+func (w *worker) contract() []string {
+	return []string{
+		"--id=" + w.id,
+		"--logging_endpoint=" + w.endpoint,
+		"--artifact_endpoint=" + w.endpoint,
+		"--provision_endpoint=" + w.endpoint,
+		"--control_endpoint=" + w.endpoint,
+	}
+}
+
+// line passes on what the process or container wrote. It is no more than information: the SDKs log through the Fn API.
 func (w *worker) line(stream process.Stream, text string) {
 	w.pool.cfg.Logs(w.environment, w.id, &fnpb.LogEntry{
 		Severity:    fnpb.LogEntry_Severity_INFO,
@@ -71,13 +75,11 @@ func (w *worker) line(stream process.Stream, text string) {
 func (i *processInstance) gone() <-chan struct{} { return i.process.Done() }
 
 func (i *processInstance) waiting(began time.Time) (string, time.Duration) {
-	limit := i.w.pool.cfg.Timeouts.Process
-	left := min(limit-time.Since(i.process.Active()), installing*limit-time.Since(began))
 	text := fmt.Sprintf("process %d, command %q, is to connect to %s", i.process.PID(), i.command, i.w.pool.cfg.Endpoint)
 	if out := i.process.Output(); len(out) > 0 {
 		text += "; it wrote last: " + out[len(out)-1]
 	}
-	return text, left
+	return text, i.w.patience(began, i.process.Active())
 }
 
 func (i *processInstance) ended(connected bool) error {
@@ -89,6 +91,7 @@ func (i *processInstance) ended(connected bool) error {
 		Signal:      status.Signal,
 		Connected:   connected,
 		Output:      i.process.Output(),
+		Errors:      i.w.errors.Lines(),
 	}
 }
 

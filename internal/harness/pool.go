@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"trestle/internal/fnapi"
+	"trestle/internal/harness/container"
 )
 
 // ErrClosed is the error of a pool that has been closed, and of the sessions that its closing ends.
@@ -55,21 +56,24 @@ type Config struct {
 	Logs func(environment, worker string, entry *fnpb.LogEntry)
 	// Message takes what a person should read. It is called from many goroutines. May be nil.
 	Message func(importance jobpb.JobMessage_MessageImportance, text string)
+	// Containers is how docker environments are run on this host.
+	Containers container.Config
 	// Timeouts: see there.
 	Timeouts Timeouts
 }
 
 // Timeouts are limits of patience. Zero fields get the defaults.
 type Timeouts struct {
-	// Process is how long a process may neither connect nor write a line. Default 2 minutes: a cold JVM or a Python
-	// with large imports on a busy machine needs one. An installer's output counts as a sign of life, ten times as long.
+	// Process is how long a process or container may neither connect nor write or log a line. Default 2 minutes: a cold
+	// JVM or a Python with large imports on a busy machine needs one. An installer's output counts as a sign of life, ten
+	// times as long. A pull of a container's image is not in it: container.Config has its limit.
 	Process time.Duration
 	// External is how long a worker of a pool may take to connect after the pool said yes. Default 30 s: nothing is
 	// installed there.
 	External time.Duration
 	// Progress is how often a message says what is awaited. Default 10 s.
 	Progress time.Duration
-	// Grace is how long a process may take to end after SIGTERM. Default 5 s.
+	// Grace is how long a process or container may take to end after SIGTERM. Default 5 s.
 	Grace time.Duration
 }
 
@@ -89,6 +93,8 @@ func (t Timeouts) withDefaults() Timeouts {
 type Pool struct {
 	cfg   Config
 	names []string // environment ids, sorted: an index is shorter in a worker's id
+
+	engine func() (*container.Engine, error) // the host's; found once
 
 	ctx    context.Context // ends when Close begins; its cause is ErrClosed
 	cancel context.CancelCauseFunc
@@ -131,13 +137,14 @@ func NewPool(cfg Config) *Pool {
 	slices.Sort(p.names)
 	p.ctx, p.cancel = context.WithCancelCause(context.Background())
 	p.grace, p.hurry = context.WithCancel(context.Background())
+	p.engine = finder(p.ctx, cfg.Containers, cfg.Endpoint)
 	return p
 }
 
 // Workers is how many workers the environment shall have, at least 1; the engine asks Session for those and no more.
 func (p *Pool) Workers(environment string) int {
 	declared := p.cfg.Environments[environment]
-	r, err := resolve(declared, 0)
+	r, err := resolve(declared, 0, p.engine)
 	if err != nil {
 		return 1 // Session says what is wrong
 	}
@@ -148,7 +155,7 @@ func (p *Pool) Workers(environment string) int {
 // for the same start; after that it is there at once. A worker that has ended is started anew. The start does not end
 // with ctx, only with the pool. The session belongs to the pool: the caller does not close it.
 //
-// Errors: why the worker cannot be had; an [*Exit] when its process ended; ErrClosed; ctx's.
+// Errors: why the worker cannot be had; an [*Exit] when its process or container ended; ErrClosed; ctx's.
 func (p *Pool) Session(ctx context.Context, environment string, n int) (*fnapi.Session, error) {
 	declared, ok := p.cfg.Environments[environment]
 	if !ok {
@@ -216,7 +223,7 @@ func (p *Pool) folder(index int) (string, error) {
 	return dir, nil
 }
 
-// Close stops all workers and returns when they are gone: no process, goroutine or file of theirs is left. Harnesses
+// Close stops all workers and returns when they are gone: no process, container, goroutine or file of theirs is left. Harnesses
 // are asked to end first; those that have not when their grace or ctx is over are killed. An error says what could not
 // be cleaned up. Later calls wait for the first, and return the same.
 func (p *Pool) Close(ctx context.Context) error {

@@ -190,6 +190,10 @@ func externalEnv(t *testing.T, address string) *pipepb.Environment {
 	})}
 }
 
+func dockerEnv(t *testing.T, image string) *pipepb.Environment {
+	return &pipepb.Environment{Urn: urn.EnvDocker, Payload: marshal(t, &pipepb.DockerPayload{ContainerImage: image})}
+}
+
 func alive(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -382,7 +386,7 @@ func TestProvision(t *testing.T) {
 		Metadata:           map[string]string{"job_id": "job", "job_name": "a test"},
 		RunnerCapabilities: []string{urn.RunnerControlResponseElements},
 	}
-	got := (&worker{pool: p, environment: "py"}).provision()
+	got := (&worker{pool: p, environment: "py", endpoint: b.endpoint}).provision()
 	if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
 		t.Error(diff)
 	}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
@@ -13,6 +15,7 @@ import (
 
 	"trestle/internal/beam/urn"
 	"trestle/internal/fnapi"
+	"trestle/internal/harness/process"
 )
 
 // worker is one harness, from its start to its end. One goroutine, run, is its whole life.
@@ -22,6 +25,7 @@ type worker struct {
 	environment string
 	index       int // of the environment
 	declared    *pipepb.Environment
+	endpoint    string // of all services, as the harness reaches it; set by start
 
 	settled chan struct{}  // closed when session or err is set
 	session *fnapi.Session // nil when the start failed
@@ -29,6 +33,9 @@ type worker struct {
 
 	mu       sync.Mutex
 	instance instance // nil before the start
+
+	heard  atomic.Int64 // when it last logged, Unix nanoseconds; 0 before
+	errors process.Tail // what it logged as errors: a boot program's reason for giving up is nowhere else
 }
 
 // instance is a harness as its environment knows it.
@@ -95,25 +102,33 @@ func (w *worker) run() {
 
 // start announces the harness to the Fn API's server and starts it.
 func (w *worker) start() (*fnapi.Session, instance, error) {
-	r, err := resolve(w.declared, 0)
+	r, err := resolve(w.declared, 0, w.pool.engine)
 	if err != nil {
 		return nil, nil, err
 	}
-	cfg := &w.pool.cfg
-	session, err := cfg.Server.Expect(fnapi.Worker{
+	w.endpoint = w.pool.cfg.Endpoint
+	if r.engine != nil {
+		if w.endpoint, err = r.engine.Reach(w.endpoint); err != nil {
+			return nil, nil, err
+		}
+	}
+	session, err := w.pool.cfg.Server.Expect(fnapi.Worker{
 		ID:        w.id,
-		Endpoint:  cfg.Endpoint,
+		Endpoint:  w.endpoint,
 		Provision: w.provision(),
-		Logs:      func(e *fnpb.LogEntry) { cfg.Logs(w.environment, w.id, e) },
+		Logs:      w.logged,
 		Explain:   w.explain,
 	})
 	if err != nil {
 		return nil, nil, err
 	}
 	var inst instance
-	if r.process != nil {
+	switch {
+	case r.process != nil:
 		inst, err = w.startProcess(r)
-	} else {
+	case r.docker != nil:
+		inst, err = w.startContainer(r)
+	default:
 		inst, err = w.startExternal(r)
 	}
 	if err != nil {
@@ -125,11 +140,36 @@ func (w *worker) start() (*fnapi.Session, instance, error) {
 	return session, inst, nil
 }
 
+// logged passes on what the harness, or its boot program, logs through the Fn API.
+func (w *worker) logged(e *fnpb.LogEntry) {
+	w.heard.Store(time.Now().UnixNano())
+	if e.GetSeverity() >= fnpb.LogEntry_Severity_ERROR {
+		for line := range strings.Lines(e.GetMessage()) {
+			w.errors.Add(strings.TrimRight(line, "\r\n"))
+		}
+	}
+	w.pool.cfg.Logs(w.environment, w.id, e)
+}
+
+// active is the last sign of life: a line that was written at the time given, or a log entry.
+func (w *worker) active(wrote time.Time) time.Time {
+	if logged := time.Unix(0, w.heard.Load()); logged.After(wrote) {
+		return logged
+	}
+	return wrote
+}
+
+// patience is how much longer a harness that was started at began and last wrote a line at wrote may take to connect.
+func (w *worker) patience(began, wrote time.Time) time.Duration {
+	limit := w.pool.cfg.Timeouts.Process
+	return min(limit-time.Since(w.active(wrote)), installing*limit-time.Since(began))
+}
+
 // provision is what the harness learns from GetProvisionInfo. Of the capabilities that a runner can declare, Trestle has
 // the one that lets small output come with a bundle's response.
 func (w *worker) provision() *fnpb.ProvisionInfo {
 	cfg := &w.pool.cfg
-	here := func() *pipepb.ApiServiceDescriptor { return &pipepb.ApiServiceDescriptor{Url: cfg.Endpoint} }
+	here := func() *pipepb.ApiServiceDescriptor { return &pipepb.ApiServiceDescriptor{Url: w.endpoint} }
 	return &fnpb.ProvisionInfo{
 		PipelineOptions:    cfg.Options,
 		RetrievalToken:     cfg.RetrievalToken,

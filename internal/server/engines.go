@@ -20,6 +20,7 @@ func (s *Server) engines(running string) ([]engine.Engine, error) {
 	all := []engine.Engine{local.New(local.Config{
 		Fn:          s.fn,
 		Endpoint:    s.endpoint,
+		Containers:  cfg.Containers,
 		Dir:         running,
 		Memory:      s.memory,
 		Parallelism: cfg.Parallelism,
@@ -52,7 +53,12 @@ func (s *Server) flink() (engine.Engine, error) {
 	if err != nil {
 		return nil, err
 	}
+	containers, err := s.cfg.Containers.Encode()
+	if err != nil {
+		return nil, err
+	}
 	e, err := flink.New(flink.Config{
+		Containers:  containers,
 		Address:     s.cfg.Flink,
 		Version:     s.cfg.Version,
 		Dir:         filepath.Join(s.cfg.Data, "flink"),

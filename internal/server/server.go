@@ -18,6 +18,8 @@ import (
 
 	"trestle/internal/artifact"
 	"trestle/internal/fnapi"
+	"trestle/internal/harness"
+	"trestle/internal/harness/container"
 	"trestle/internal/jobapi"
 	"trestle/internal/plan"
 	"trestle/internal/shuffle"
@@ -48,6 +50,8 @@ type Config struct {
 	Engine string
 	// Version is the program's: workers beside other engines are of the same.
 	Version string
+	// Containers is how docker environments are run.
+	Containers container.Config
 	// Trial is for tests: the zero value is what servers run with.
 	Trial Trial
 	Log   *slog.Logger
@@ -79,6 +83,7 @@ type Server struct {
 	memory   *shuffle.Budget
 	served   chan error // gets what Serve returned
 	warming  sync.WaitGroup
+	swept    func() // ends the search for containers that killed servers left
 }
 
 // Start starts a server; it accepts jobs when Start returns. Whatever prevents it is an error that says what and where,
@@ -100,6 +105,9 @@ func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
 	}()
 	if s.endpoint, err = advertised(cfg.Advertise, listener.Addr()); err != nil {
 		return nil, err
+	}
+	if err := cfg.Containers.Check(); err != nil {
+		return nil, fmt.Errorf("settings for containers: %w", err)
 	}
 	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
 		return nil, fmt.Errorf("data folder (--data): %w", err)
@@ -150,6 +158,7 @@ func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
 			cfg.Log.Warn("prepare for the first job", "error", err)
 		}
 	})
+	s.swept = harness.Sweep(cfg.Containers, cfg.Log)
 	return s, nil
 }
 
@@ -201,6 +210,7 @@ func (s *Server) Stop(ctx context.Context) error {
 	force := time.AfterFunc(stopGrace, s.grpc.Stop)
 	s.grpc.GracefulStop()
 	force.Stop()
+	s.swept()
 	return errors.Join(err, s.closeStores())
 }
 

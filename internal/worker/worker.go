@@ -26,6 +26,7 @@ import (
 
 	"trestle/internal/fnapi"
 	"trestle/internal/harness"
+	"trestle/internal/harness/container"
 	"trestle/internal/job/submission"
 	"trestle/internal/plan"
 	"trestle/internal/shuffle"
@@ -122,12 +123,17 @@ func (w *Worker) run() (err error) {
 	w.store = shuffle.NewStore(filepath.Join(w.cfg.Scratch, "spill"), w.budget)
 	w.stages = &stages{plan: w.plan, store: w.store, open: map[int]*openStage{}}
 	defer func() { err = errors.Join(err, w.store.Close()) }()
+	containers, err := container.Decode(w.job.Containers)
+	if err != nil {
+		return err
+	}
 	services, err := w.serveHarnesses()
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, services.stop()) }()
-	w.pool = w.newPool(services)
+	w.pool = w.newPool(services, containers)
+	defer harness.Sweep(containers, w.cfg.Log)()
 	if _, err := rand.Read(w.token[:]); err != nil {
 		return fmt.Errorf("make a token: %w", err)
 	}
@@ -165,7 +171,7 @@ func (w *Worker) end(err error) {
 
 // newPool makes the pool of the job's harnesses on this host. An environment whose SDK uses one core each gets as many as
 // there are cores, but no more are started than tasks run side by side.
-func (w *Worker) newPool(services *services) *harness.Pool {
+func (w *Worker) newPool(services *services, containers container.Config) *harness.Pool {
 	dependencies := map[string][]*pipepb.ArtifactInformation{}
 	environments := w.job.Pipeline.GetComponents().GetEnvironments()
 	for id, env := range environments {
@@ -183,6 +189,7 @@ func (w *Worker) newPool(services *services) *harness.Pool {
 		Cores:        runtime.GOMAXPROCS(0),
 		Logs:         func(_, id string, entry *fnpb.LogEntry) { w.logged(id, entry) },
 		Message:      w.message,
+		Containers:   containers,
 	})
 }
 

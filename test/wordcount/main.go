@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -39,8 +40,9 @@ func main() {
 	flag.StringVar(&f.Go, "go", "", "binary of Beam's Go example")
 	flag.StringVar(&f.Java, "java", "", "folder of jars with Beam's Java example")
 	flag.StringVar(&f.TypeScript, "typescript", "", "folder with Beam's TypeScript SDK and wordcount.js")
+	flag.StringVar(&f.images, "images", "", "SDK=IMAGE, separated by blanks: what docker environments run")
 	flag.StringVar(&f.sdks, "sdk", "python go java typescript", "the SDKs to run, separated by blanks")
-	flag.StringVar(&f.environments, "environment", "loopback", "any of loopback, process, run, separated by blanks")
+	flag.StringVar(&f.environments, "environment", "loopback", "any of loopback, process, docker, run, separated by blanks")
 	flag.StringVar(&f.endpoint, "endpoint", "", "host:port of a server that runs already; by default one is started")
 	flag.DurationVar(&f.timeout, "timeout", 5*time.Minute, "how long one pipeline may take")
 	flag.Parse()
@@ -74,7 +76,7 @@ func (f *flags) run(ctx context.Context) (ok bool, err error) {
 	endpoint := f.endpoint
 	var s *proc.Server
 	if environments := strings.Fields(f.environments); endpoint == "" && (len(environments) > 1 || environments[0] != run) {
-		if s, err = proc.Serve(ctx, f.trestle, f.dir); err != nil {
+		if s, err = proc.Serve(ctx, f.trestle, f.dir, f.serverFlags()...); err != nil {
 			return false, err
 		}
 		endpoint = s.Endpoint
@@ -83,6 +85,9 @@ func (f *flags) run(ctx context.Context) (ok bool, err error) {
 	var checks []check
 	if s != nil {
 		checks = append(checks, check{"the server ends when it is asked to", s.Stop()})
+		if f.has(docker) {
+			checks = append(checks, check{"no container is left", noContainerLeft(ctx, s.PID())})
+		}
 	}
 	if err != nil {
 		return false, err
@@ -100,8 +105,8 @@ func (f *flags) prepare() error {
 		return errors.New("no SDK or no environment is named")
 	}
 	for _, environment := range strings.Fields(f.environments) {
-		if environment != loopback && environment != process && environment != run {
-			return fmt.Errorf("no environment is called %q: there are loopback, process and run", environment)
+		if environment != loopback && environment != process && environment != docker && environment != run {
+			return fmt.Errorf("no environment is called %q: there are loopback, process, docker and run", environment)
 		}
 	}
 	for _, path := range []*string{&f.trestle, &f.text, &f.dir, &f.Python, &f.Go, &f.Java, &f.TypeScript} {
@@ -124,6 +129,19 @@ func (f *flags) prepare() error {
 		}
 	}
 	return nil
+}
+
+func (f *flags) has(environment string) bool {
+	return slices.Contains(strings.Fields(f.environments), environment)
+}
+
+// serverFlags let containers see the files that the pipelines read and write: they see none of the host's by themselves.
+func (f *flags) serverFlags() []string {
+	if !f.has(docker) {
+		return nil
+	}
+	text, out := filepath.Dir(f.text), filepath.Join(f.dir, "out")
+	return []string{"--container-mount", text + ":" + text + ":ro", "--container-mount", out + ":" + out, "--container-pull", "never"}
 }
 
 // runAll runs one pipeline after another, so that the times mean something. It goes on after one that failed, but not

@@ -17,6 +17,7 @@ import (
 const (
 	loopback = "loopback" // the worker is the submitting process; the server is ours
 	process  = "process"  // the server starts the worker with `trestle boot`
+	docker   = "docker"   // the server starts the worker in a container, whose image has Beam's own boot program
 	run      = "run"      // `trestle run` starts the server and adds the options
 )
 
@@ -48,6 +49,18 @@ func (p pipeline) name() string {
 type place struct {
 	trestle, text, dir string
 	example.SDKs
+	// images are what docker environments run: SDK=IMAGE, separated by blanks.
+	images string
+}
+
+// image is the SDK's.
+func (at place) image(sdk string) (string, error) {
+	for _, word := range strings.Fields(at.images) {
+		if name, image, ok := strings.Cut(word, "="); ok && name == sdk {
+			return image, nil
+		}
+	}
+	return "", fmt.Errorf("no image of %s is named; -images %s=IMAGE does that", sdk, sdk)
 }
 
 // pipelines are the runs of an SDK in an environment, on the server at endpoint; none when the SDK has no such
@@ -77,11 +90,17 @@ func (at place) pipelines(sdk, environment, endpoint string) ([]pipeline, error)
 			env = map[string]string{"PATH": filepath.Join(at.Python, "bin") + string(filepath.ListSeparator) + os.Getenv("PATH")}
 		}
 		p.argv = append(p.argv, example.Portable(sdk, endpoint, "PROCESS", mustConfig(sdk, env))...)
+	case docker:
+		image, err := at.image(sdk)
+		if err != nil {
+			return nil, err
+		}
+		p.argv = append(p.argv, example.Portable(sdk, endpoint, "DOCKER", image)...)
 	case run:
 		p.argv = append([]string{at.trestle, "run", "--data", filepath.Join(at.dir, "data-run"), "--"}, p.argv...)
 	}
 	switch {
-	case sdk == "go" && environment == process:
+	case sdk == "go" && (environment == process || environment == docker):
 		// Without a worker binary the client compiles one out of its source, which takes minutes.
 		p.argv = append(p.argv, "--worker_binary="+at.Go)
 	case sdk == "java" && environment == loopback:

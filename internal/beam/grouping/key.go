@@ -16,6 +16,8 @@ type Key struct {
 	m       *Machine
 	cells   map[string]*cell
 	order   []*cell // of cells, as they were loaded or made
+	made    []*cell // all since the Key was reset
+	free    []*cell // to be used again
 	touched []*cell // those that may have changed
 	effects []Effect
 	bytes   []byte // what effects point to
@@ -28,6 +30,7 @@ func (m *Machine) NewKey() *Key { return &Key{m: m, cells: map[string]*cell{}} }
 // Reset forgets all windows.
 func (k *Key) Reset() {
 	clear(k.cells)
+	k.free, k.made = append(k.free, k.made...), k.made[:0]
 	k.order, k.touched, k.effects, k.bytes = k.order[:0], k.touched[:0], k.effects[:0], k.bytes[:0]
 }
 
@@ -41,8 +44,7 @@ func (k *Key) Load(w, state []byte) error {
 	if c.persisted, err = k.m.decodeState(state, c.end); err != nil {
 		return fmt.Errorf("state of a grouping, of window %x: %w", w, err)
 	}
-	c.told = c.persisted
-	c.told.trigger = trigger.State{} // which is not compared
+	c.told = c.outside()
 	c.stored = true
 	return nil
 }
@@ -53,9 +55,16 @@ func (k *Key) add(w []byte) (*cell, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &cell{window: append([]byte(nil), w...), end: end, expiry: expiry}
+	var c *cell
+	if n := len(k.free); n > 0 {
+		c, k.free = k.free[n-1], k.free[:n-1]
+	} else {
+		c = &cell{}
+	}
+	k.made = append(k.made, c)
+	*c = cell{window: append(c.window[:0], w...), end: end, expiry: expiry}
 	c.persisted = persisted{hold: None, processing: None}
-	c.told = c.persisted
+	c.told = c.outside()
 	if k.m.Merging() {
 		for _, other := range k.order {
 			c.bag = max(c.bag, other.bag+1)
@@ -72,7 +81,7 @@ func (k *Key) start(now Now) {
 }
 
 // Elements takes up elements, in their order, and returns what is to be done. Where Machine.Asks, merges is what became of
-// the windows that Unmerged named; elsewhere nil. The effects are valid until the Key's next use.
+// the windows that Unmerged named; elsewhere nil. The effects are valid until the Key is used again, or reset.
 func (k *Key) Elements(now Now, elements []Element, merges []Merge) ([]Effect, error) {
 	k.start(now)
 	into, err := k.mergeCustom(merges)
@@ -125,7 +134,7 @@ func (k *Key) element(c *cell, i int, e Element) {
 	}
 }
 
-// Wake looks after a window whose timer has come. The effects are valid until the Key's next use.
+// Wake looks after a window whose timer has come. The effects are valid until the Key is used again, or reset.
 func (k *Key) Wake(now Now, w []byte) ([]Effect, error) {
 	k.start(now)
 	c := k.cells[string(w)]
@@ -267,7 +276,7 @@ func (k *Key) finish() []Effect {
 
 // changes appends the timers and the hold of the window that have changed.
 func (k *Key) changes(c *cell) {
-	was, is := &c.told, &c.persisted
+	was, is := c.told, c.outside()
 	if a, b := c.at(was.event), c.at(is.event); a != b {
 		k.effects = append(k.effects, Effect{Kind: EventTimer, Window: c.window, Was: a, Is: b})
 	}
@@ -277,8 +286,7 @@ func (k *Key) changes(c *cell) {
 	if was.hold != is.hold {
 		k.effects = append(k.effects, Effect{Kind: Hold, Window: c.window, Was: was.hold, Is: is.hold})
 	}
-	c.told = c.persisted
-	c.told.trigger = trigger.State{}
+	c.told = is
 }
 
 // forget takes back all that the host has of a window whose values are gone.

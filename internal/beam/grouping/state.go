@@ -10,12 +10,12 @@ import (
 
 // cell is a window of the key.
 type cell struct {
-	window []byte // never changed once it is set
+	window []byte
 	end    int64
 	expiry int64
 
 	persisted // what the state has
-	told      persisted
+	told      outside
 	stored    bool // the host has a state
 	touched   bool // it is among Key.touched
 	merged    bool // it has become of others, and its trigger has not been asked yet
@@ -38,6 +38,14 @@ type persisted struct {
 	event      eventTimer
 	processing int64
 }
+
+// outside is what the host has of a window besides its state.
+type outside struct {
+	event            eventTimer
+	processing, hold int64
+}
+
+func (c *cell) outside() outside { return outside{c.event, c.processing, c.hold} }
 
 // eventTimer is a time that follows from the window.
 type eventTimer uint8

@@ -17,11 +17,12 @@ import (
 )
 
 type flags struct {
-	server    serverflags.Flags
-	listen    string
-	advertise string
-	pprof     string
-	verbose   bool
+	server     serverflags.Flags
+	containers serverflags.Containers
+	listen     string
+	advertise  string
+	pprof      string
+	verbose    bool
 }
 
 // NewCommand makes the subcommand.
@@ -44,6 +45,7 @@ that send a pipeline to it. Ends, with its jobs, on SIGINT or SIGTERM.`,
 	cmd.Flags().StringVar(&f.pprof, "pprof", "", "loopback host:port for profiles of the server (net/http/pprof)")
 	cmd.Flags().Lookup("pprof").Hidden = true // for those who work on trestle
 	f.server.Bind(cmd.Flags())
+	f.containers.Bind(cmd.Flags())
 	return cmd
 }
 
@@ -53,6 +55,9 @@ const stopTimeout = 20 * time.Second
 func run(ctx context.Context, stdout, stderr io.Writer, f flags) (err error) {
 	cfg, err := f.server.Config()
 	if err != nil {
+		return err
+	}
+	if cfg.Containers, err = f.containers.Config(); err != nil {
 		return err
 	}
 	serverflags.LimitHeap(cfg.Memory)

@@ -11,10 +11,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"path/filepath"
 	"runtime"
-	"slices"
 
 	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
@@ -22,16 +20,19 @@ import (
 	"trestle/internal/engine"
 	"trestle/internal/fnapi"
 	"trestle/internal/harness"
+	"trestle/internal/harness/container"
 	"trestle/internal/shuffle"
 	"trestle/internal/store/kv"
 )
 
-// Config is what the engine needs. Parallelism, KeyGroups, BundleBytes, Attempts and Files have defaults; all other fields
+// Config is what the engine needs. Containers, Parallelism, KeyGroups, BundleBytes, Attempts and Files have defaults; all other fields
 // are required.
 type Config struct {
 	// Fn is the server that harnesses connect to, Endpoint its host:port as they reach it.
 	Fn       *fnapi.Server
 	Endpoint string
+	// Containers is how docker environments are run.
+	Containers container.Config
 	// Dir is where jobs keep their files while they run, each in a folder of its own.
 	Dir string
 	// Memory bounds what all jobs together keep in memory of their data.
@@ -78,16 +79,9 @@ func New(cfg Config) *Engine {
 func (e *Engine) Name() string { return "local" }
 
 // Check looks whether the pipeline's harnesses can be started on this host.
-func (e *Engine) Check(_ context.Context, p *pipepb.Pipeline, parallelism int) error {
-	var errs []error
-	environments := p.GetComponents().GetEnvironments()
-	for _, id := range slices.Sorted(maps.Keys(environments)) {
-		if err := harness.Check(environments[id]); err != nil {
-			errs = append(errs, fmt.Errorf("environment %s: %w", id, err))
-		}
-	}
+func (e *Engine) Check(ctx context.Context, p *pipepb.Pipeline, parallelism int) error {
 	_, err := e.parallelism(parallelism)
-	return errors.Join(append(errs, err)...)
+	return errors.Join(harness.Check(ctx, p.GetComponents().GetEnvironments(), e.cfg.Containers, e.cfg.Endpoint), err)
 }
 
 func (e *Engine) parallelism(wanted int) (int, error) {
@@ -128,6 +122,7 @@ func (e *Engine) Submit(_ context.Context, j engine.Job) (engine.Run, error) {
 		Cores:        parallelism,
 		Logs:         func(_, worker string, entry *fnpb.LogEntry) { r.logged(worker, entry) },
 		Message:      j.Events.Message,
+		Containers:   e.cfg.Containers,
 	})
 	go r.main()
 	return r, nil

@@ -66,7 +66,7 @@ func (s Status) String() string {
 // Process is a running or ended process. Its methods may be called concurrently.
 type Process struct {
 	pid    int
-	tail   tail
+	tail   Tail
 	wrote  atomic.Int64 // when the last line came, Unix nanoseconds
 	done   chan struct{}
 	status Status // once done is closed
@@ -143,7 +143,7 @@ func (p *Process) read(stream Stream, r *os.File, line func(Stream, string)) {
 	// An error other than the end can only be the deadline that run sets: then the rest is nobody's.
 	_ = lines(r, func(text string) {
 		p.wrote.Store(time.Now().UnixNano())
-		p.tail.add(text)
+		p.tail.Add(text)
 		if line != nil {
 			line(stream, text)
 		}
@@ -177,7 +177,7 @@ func (p *Process) Status() Status {
 }
 
 // Output is the last lines that the process wrote, both streams as they came; at most some 50, each cut to a bounded length.
-func (p *Process) Output() []string { return p.tail.lines() }
+func (p *Process) Output() []string { return p.tail.Lines() }
 
 // Active is when the process last wrote a line, or when it started.
 func (p *Process) Active() time.Time { return time.Unix(0, p.wrote.Load()) }

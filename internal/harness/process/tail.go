@@ -18,14 +18,15 @@ const (
 	lineWidth = 16 << 10
 )
 
-// tail keeps the last lines. The zero tail is empty.
-type tail struct {
+// Tail keeps the last lines that it was given. The zero Tail is empty; its methods may be called concurrently.
+type Tail struct {
 	mu   sync.Mutex
 	ring []string
 	next int
 }
 
-func (t *tail) add(line string) {
+// Add adds a line, cut to a bounded length.
+func (t *Tail) Add(line string) {
 	if len(line) > tailWidth {
 		cut := tailWidth
 		for cut > 0 && !utf8.RuneStart(line[cut]) {
@@ -43,7 +44,8 @@ func (t *tail) add(line string) {
 	t.next = (t.next + 1) % tailLines
 }
 
-func (t *tail) lines() []string {
+// Lines are the last lines, at most some 50, oldest first.
+func (t *Tail) Lines() []string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return append(append([]string(nil), t.ring[t.next:]...), t.ring[:t.next]...)

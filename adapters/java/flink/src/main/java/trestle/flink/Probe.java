@@ -1,6 +1,8 @@
 package trestle.flink;
 
 import java.util.Base64;
+import org.apache.flink.configuration.Configuration;
+import org.apache.flink.streaming.api.functions.sink.v2.DiscardingSink;
 import org.apache.flink.api.common.eventtime.WatermarkStrategy;
 import org.apache.flink.streaming.api.environment.StreamExecutionEnvironment;
 
@@ -16,17 +18,26 @@ public final class Probe {
       throw new IllegalArgumentException(
           "the probe takes two arguments, a number of slots and a package, which Trestle's server gives it");
     }
-    StreamExecutionEnvironment env =
-        StreamExecutionEnvironment.getExecutionEnvironment(Translation.settings());
+    Configuration settings = new Configuration();
+    settings.setString("execution.runtime-mode", "STREAMING");
+    StreamExecutionEnvironment env = StreamExecutionEnvironment.getExecutionEnvironment(settings);
     build(env, Integer.parseInt(args[0]), Base64.getDecoder().decode(args[1]));
     env.execute("Trestle's probe");
   }
 
-  /** Each task is asked for at once, and each gets a slot of its own as far as there are free ones. */
+  /**
+   * All tasks lead to one more, so that Flink starts none before there is a slot for each: a slot that was free again could
+   * otherwise be used twice, and a TaskManager be left out. So Flink must have so many free slots, or it waits for them.
+   */
   static void build(StreamExecutionEnvironment env, int slots, byte[] pack) {
+    ProbeOperator.Factory probe = new ProbeOperator.Factory(pack);
     env.fromSource(new EmptySource(), WatermarkStrategy.noWatermarks(), "start", BlockType.INSTANCE)
         .setParallelism(slots)
-        .transform("probe", BlockType.INSTANCE, new ProbeOperator.Factory(pack))
-        .setParallelism(slots);
+        .transform("probe", BlockType.INSTANCE, probe)
+        .setParallelism(slots)
+        .rebalance()
+        .sinkTo(new DiscardingSink<>())
+        .setParallelism(1)
+        .name("end");
   }
 }

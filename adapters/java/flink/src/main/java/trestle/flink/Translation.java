@@ -38,13 +38,6 @@ final class Translation {
     Configuration settings = new Configuration();
     graph.settings.forEach(settings::setString);
     settings.setString("pipeline.max-parallelism", Integer.toString(graph.keyGroups));
-    settings.addAll(settings());
-    return settings;
-  }
-
-  /** What any bounded job needs. */
-  static Configuration settings() {
-    Configuration settings = new Configuration();
     settings.setString("execution.runtime-mode", "BATCH");
     // What a task sends is kept until its receivers have read it: they need not run yet, and one that fails reads it again.
     settings.setString("execution.batch-shuffle-mode", "ALL_EXCHANGES_BLOCKING");

@@ -139,7 +139,7 @@ final class JobTest {
 
   @Test
   void eachSlotIsProbed() throws Exception {
-    StreamExecutionEnvironment env = environment(Translation.settings(), 3);
+    StreamExecutionEnvironment env = environment(new Configuration(), 3);
     Probe.build(env, 3, "looking glass".getBytes(StandardCharsets.UTF_8));
     Map<String, String> reports = reports(env.execute());
     assertThat(reports).containsOnlyKeys("trestle/probe/0", "trestle/probe/1", "trestle/probe/2");

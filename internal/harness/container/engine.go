@@ -1,0 +1,194 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"trestle/internal/harness/process"
+)
+
+// ErrNone is Find's error when there is no engine on this host: neither configured nor found.
+var ErrNone = errors.New("no container engine: none of docker, podman and nerdctl is on the server's PATH")
+
+const (
+	// answer bounds a question to an engine. One that takes longer is stuck, or the network to it is.
+	answer = 15 * time.Second
+	// making bounds the creation and the start of a container whose image is there: on a busy disk seconds, seldom more.
+	making = 2 * time.Minute
+	// told is how many of an engine's last lines an error has.
+	told = 8
+	// most bounds, in bytes, what is kept of an engine's answer. An inspection of a container has some 10 KiB.
+	most = 4 << 20
+)
+
+// kinds are the engines' names, in the order in which they are looked for. Each bounds what a container's output may
+// take on disk in its own words: by default it may fill the disk.
+var kinds = []struct {
+	name string
+	logs []string
+}{
+	{"docker", []string{"--log-driver=local", "--log-opt=max-size=16m", "--log-opt=max-file=2"}},
+	{"podman", []string{"--log-driver=k8s-file", "--log-opt=max-size=32mb"}},
+	{"nerdctl", []string{"--log-driver=json-file", "--log-opt=max-size=16m", "--log-opt=max-file=2"}},
+}
+
+// Engine is a container engine on this host that has answered. Its methods may be called concurrently.
+type Engine struct {
+	cfg   Config
+	name  string // as a person knows it
+	path  string
+	logs  []string // bounds for a container's output
+	owner string   // the label's value
+
+	mu     sync.Mutex
+	images map[string]*obtaining
+}
+
+// Find finds the engine that cfg names, or the first on the PATH, and asks it whether it is there. Errors: ErrNone; why
+// the one that is configured, or was found, cannot be used.
+func Find(ctx context.Context, cfg Config) (*Engine, error) {
+	if err := cfg.Check(); err != nil {
+		return nil, err
+	}
+	path, err := lookup(cfg.Engine)
+	if err != nil {
+		return nil, err
+	}
+	owner, err := self()
+	if err != nil {
+		return nil, err
+	}
+	e := &Engine{cfg: cfg, name: filepath.Base(path), path: path, owner: owner.label(), images: map[string]*obtaining{}}
+	version, err := e.ask(ctx, "--version")
+	if err != nil {
+		return nil, fmt.Errorf("%s is no container engine that answers: %w", e, err)
+	}
+	e.logs = kinds[0].logs
+	for _, k := range kinds {
+		// By what it says of itself: /usr/bin/docker may be podman's.
+		if strings.Contains(strings.ToLower(version), k.name) {
+			e.logs = k.logs
+		}
+	}
+	if err := e.answers(ctx); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+func lookup(engine string) (string, error) {
+	if engine != "" {
+		path, err := exec.LookPath(engine)
+		if err == nil {
+			path, err = filepath.Abs(path)
+		}
+		if err != nil {
+			return "", fmt.Errorf("the container engine %q (--container-engine) is not on host %s: %w", engine, host(), err)
+		}
+		return path, nil
+	}
+	for _, k := range kinds {
+		if path, err := exec.LookPath(k.name); err == nil {
+			return filepath.Abs(path)
+		}
+	}
+	return "", ErrNone
+}
+
+// String is for a person: "docker on host a1", with the address of an engine elsewhere.
+func (e *Engine) String() string {
+	s := e.name + " on host " + host()
+	for _, v := range []string{"DOCKER_HOST", "CONTAINER_HOST"} {
+		if address := os.Getenv(v); address != "" {
+			s += " (" + v + "=" + address + ")"
+		}
+	}
+	return s
+}
+
+// Reach is Config.Reach.
+func (e *Engine) Reach(server string) (string, error) { return e.cfg.Reach(server) }
+
+// answers asks the engine for nothing much: of all three, only this question is answered alike.
+func (e *Engine) answers(ctx context.Context) error {
+	if _, err := e.ask(ctx, "ps", "--quiet", "--filter", "label="+ownerLabel); err != nil {
+		return fmt.Errorf("%s does not answer: %w", e, err)
+	}
+	return nil
+}
+
+// ask is run with the time that a question gets.
+func (e *Engine) ask(ctx context.Context, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, answer, fmt.Errorf("no answer within %v", answer))
+	defer cancel()
+	return e.run(ctx, args...)
+}
+
+// run runs the engine's command line to its end and returns what it wrote to standard output. An error has its last
+// lines.
+func (e *Engine) run(ctx context.Context, args ...string) (string, error) {
+	var out strings.Builder
+	p, err := e.start(args, func(stream process.Stream, line string) {
+		if stream == process.Stdout && out.Len() < most { // one goroutine a stream
+			out.WriteString(line)
+			out.WriteByte('\n')
+		}
+	})
+	if err != nil {
+		return "", err
+	}
+	select {
+	case <-p.Done():
+	case <-ctx.Done():
+		p.Stop(ctx)
+	}
+	if status := p.Status(); status != (process.Status{}) {
+		err := fmt.Errorf("%s %s: %w", e.name, args[0], failure(status, p.Output()))
+		if cause := context.Cause(ctx); cause != nil {
+			err = fmt.Errorf("%s %s: %w%s", e.name, args[0], cause, lastLines(p.Output()))
+		}
+		return out.String(), err
+	}
+	return strings.TrimSpace(out.String()), nil
+}
+
+// start starts the engine's command line. As a process of a group of its own it is not ended by a terminal's interrupt
+// in the middle of what it does, and it ends with this process.
+func (e *Engine) start(args []string, line func(process.Stream, string)) (*process.Process, error) {
+	return process.Start(process.Spec{Path: e.path, Args: args, Env: os.Environ(), Line: line})
+}
+
+// failure is the error of a command line that ended badly: its own words when there are any.
+func failure(status process.Status, output []string) error {
+	if len(output) == 0 {
+		return errors.New(status.String())
+	}
+	return fmt.Errorf("%v%s", status, lastLines(output))
+}
+
+// lastLines is the end of an error's text.
+func lastLines(lines []string) string {
+	if len(lines) == 0 {
+		return ""
+	}
+	lines = lines[max(0, len(lines)-told):]
+	if len(lines) == 1 {
+		return ": " + lines[0]
+	}
+	return ":\n    " + strings.Join(lines, "\n    ")
+}
+
+func host() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return "this host"
+	}
+	return name
+}
