@@ -123,10 +123,10 @@ func (t *taskConn) open(f *wire.Frame) (err error) {
 		BundleBytes: w.job.BundleBytes, Attempts: w.job.Attempts, Log: w.cfg.Log,
 	}
 	if t.stage.Environment != "" {
-		spec.Harness = w.harness(t.stage.Environment, t.slot)
+		spec.Harness = w.find(t.stage.Environment, t.slot)
 	}
 	if g := t.stage.Input.Group; g != nil && g.Merging != nil {
-		spec.MergeHarness = w.harness(g.Merging.Environment, t.slot)
+		spec.MergeHarness = w.find(g.Merging.Environment, t.slot)
 	}
 	if t.task, err = stage.Open(spec); err != nil {
 		return errors.Join(err, w.stages.leave(number, t.slot))

@@ -60,6 +60,8 @@ type Worker struct {
 	store  *shuffle.Store
 	stages *stages
 	pool   *harness.Pool
+	// find is the way to a harness of an environment for a task that has a number among its stage's tasks here.
+	find func(environment string, slot int) stage.Harness
 
 	mu    sync.Mutex
 	tasks []*taskConn       // open, the oldest first
@@ -83,6 +85,7 @@ func Run(ctx context.Context, cfg Config, limitHeap func(memory int64)) (err err
 	}
 	limitHeap(j.Memory)
 	w := &Worker{cfg: cfg, job: j, said: map[[2]int]string{}}
+	w.find = w.harness
 	if w.plan, err = j.Build(); err != nil {
 		return err
 	}

@@ -38,6 +38,23 @@ func (c *Credit) Take(ctx context.Context, charge int64) error {
 	}
 }
 
+// Idle waits until nothing is under way.
+func (c *Credit) Idle(ctx context.Context) error {
+	for {
+		c.mu.Lock()
+		idle, freed := c.underWay == 0, c.freed
+		c.mu.Unlock()
+		if idle {
+			return nil
+		}
+		select {
+		case <-freed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
 // Give takes back what the other end says it has passed on. More than is under way is as much as is.
 func (c *Credit) Give(bytes uint64) {
 	c.mu.Lock()
