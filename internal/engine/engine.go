@@ -20,9 +20,9 @@ type Engine interface {
 	// Name is what a user types: "local", "flink", "spark".
 	Name() string
 	// Check tells why the engine would refuse a job with this pipeline and parallelism (0 lets the engine choose) now, as
-	// far as that can be known within a few seconds: all reasons at once, for the user to read. The pipeline can be planned
-	// or not; that is not looked at.
-	Check(ctx context.Context, p *pipepb.Pipeline, parallelism int) error
+	// far as that can be known within a few seconds: all reasons at once, for the user to read. The plan is nil when there
+	// can be none, for reasons that the user reads as well.
+	Check(ctx context.Context, p *pipepb.Pipeline, planned *plan.Plan, parallelism int) error
 	// Submit starts a job and returns once the engine has accepted it, or with the reason why it did not; nothing
 	// of a refused job is left behind. The run does not end with ctx.
 	Submit(ctx context.Context, job Job) (Run, error)

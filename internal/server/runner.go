@@ -24,7 +24,7 @@ type runner struct {
 
 // Check finds everything that would keep the pipeline from running.
 func (r *runner) Check(ctx context.Context, p *pipepb.Pipeline, options *structpb.Struct) error {
-	_, err := plan.Build(p, r.plan)
+	planned, err := plan.Build(p, r.plan)
 	errs := []error{err}
 	dependencies := map[string][]*pipepb.ArtifactInformation{}
 	for id, env := range p.GetComponents().GetEnvironments() {
@@ -36,7 +36,7 @@ func (r *runner) Check(ctx context.Context, p *pipepb.Pipeline, options *structp
 	chosen, err := r.choose(options)
 	errs = append(errs, err)
 	if chosen != nil {
-		errs = append(errs, chosen.Check(ctx, p, tasks))
+		errs = append(errs, chosen.Check(ctx, p, planned, tasks))
 	}
 	return errors.Join(errs...)
 }

@@ -13,6 +13,8 @@ import (
 
 	"trestle/internal/artifact"
 	"trestle/internal/fnapi"
+	"trestle/internal/harness"
+	"trestle/internal/harness/container"
 )
 
 // stopTimeout is how long harnesses get to end by themselves.
@@ -28,12 +30,9 @@ type services struct {
 }
 
 // serveHarnesses starts the Fn API and the artifact service.
-func (w *Worker) serveHarnesses() (_ *services, err error) {
+func (w *Worker) serveHarnesses(containers container.Config) (_ *services, err error) {
 	s := &services{fn: fnapi.NewServer(w.cfg.Log), served: make(chan error, 1)}
-	listen, advertise := "127.0.0.1:0", "127.0.0.1"
-	if w.job.Advertise != "" {
-		listen, advertise = ":0", w.job.Advertise
-	}
+	listen, advertise := w.reach(containers)
 	listener, err := (&net.ListenConfig{}).Listen(w.ctx, "tcp", listen)
 	if err != nil {
 		return nil, fmt.Errorf("listen for harnesses: %w", err)
@@ -57,6 +56,30 @@ func (w *Worker) serveHarnesses() (_ *services, err error) {
 	jobpb.RegisterArtifactRetrievalServiceServer(s.grpc, artifact.NewRetrieval(s.artifacts, w.cfg.Log))
 	go func() { s.served <- s.grpc.Serve(listener) }()
 	return s, nil
+}
+
+// loopback is the host of a worker whose harnesses are all on its own host.
+const loopback = "127.0.0.1"
+
+// reach is where the Fn API listens, and the host under which harnesses are told to find it: this host's loopback, unless some of
+// them are elsewhere. A worker pool on another host finds this one under the address that leads from here to the pool.
+func (w *Worker) reach(containers container.Config) (listen, host string) {
+	for _, pool := range harness.Pools(w.job.Pipeline.GetComponents().GetEnvironments()) {
+		// No packet is sent: the kernel is asked for the way.
+		conn, err := (&net.Dialer{}).DialContext(w.ctx, "udp", pool)
+		if err != nil {
+			continue // whoever asks that pool for a worker says what is wrong with its address
+		}
+		local := conn.LocalAddr().(*net.UDPAddr).IP
+		conn.Close()
+		if !local.IsLoopback() {
+			return ":0", local.String()
+		}
+	}
+	if containers.Advertise != "" {
+		return ":0", loopback
+	}
+	return net.JoinHostPort(loopback, "0"), loopback
 }
 
 func (s *services) stop() error {

@@ -130,7 +130,7 @@ func (w *Worker) run() (err error) {
 	if err != nil {
 		return err
 	}
-	services, err := w.serveHarnesses()
+	services, err := w.serveHarnesses(containers)
 	if err != nil {
 		return err
 	}

@@ -25,6 +25,7 @@ import (
 
 	"trestle/internal/engine"
 	"trestle/internal/job/submission"
+	"trestle/internal/plan"
 )
 
 // Config is what the engine needs. Address, Version, Dir, Artifacts and Log are required.
@@ -45,8 +46,6 @@ type Config struct {
 	Attempts, BundleBytes int
 	// Containers is how workers run containers, in the form of package harness; nil for its defaults.
 	Containers json.RawMessage
-	// Advertise is the host by which harnesses that do not share a worker's network reach it; empty when all do.
-	Advertise string
 	Log       *slog.Logger
 }
 
@@ -82,8 +81,11 @@ func (e *Engine) Name() string { return "flink" }
 
 // Check asks the cluster whether it is there, of a version that there is an adapter for, and has TaskManagers. What an
 // environment needs on the workers' hosts is seen there.
-func (e *Engine) Check(ctx context.Context, _ *pipepb.Pipeline, parallelism int) error {
+func (e *Engine) Check(ctx context.Context, _ *pipepb.Pipeline, p *plan.Plan, parallelism int) error {
 	var errs []error
+	if p != nil && p.Streaming {
+		errs = append(errs, errors.New("on Flink, this version of Trestle runs bounded pipelines only, and this is a streaming one: it has an unbounded collection, a TestStream, or what else needs time to pass. Run it on the embedded engine (pipeline option engine=local)"))
+	}
 	if parallelism > e.cfg.KeyGroups {
 		errs = append(errs, fmt.Errorf("parallelism %d: must be from 1 to %d, the number of key groups", parallelism, e.cfg.KeyGroups))
 	}
@@ -139,7 +141,7 @@ func (e *Engine) encode(j engine.Job) (string, error) {
 	inner := submission.Job{
 		Trestle: e.cfg.Version, ID: j.ID, Name: j.Name, Pipeline: j.Pipeline, Planned: j.Planned, Digest: digest, Options: j.Options,
 		KeyGroups: e.cfg.KeyGroups, Artifacts: e.cfg.Artifacts, Memory: e.cfg.Memory, Attempts: e.cfg.Attempts,
-		BundleBytes: e.cfg.BundleBytes, Containers: e.cfg.Containers, Advertise: e.cfg.Advertise,
+		BundleBytes: e.cfg.BundleBytes, Containers: e.cfg.Containers,
 	}
 	encoded, err := inner.Encode()
 	if err != nil {

@@ -21,6 +21,7 @@ import (
 	"trestle/internal/fnapi"
 	"trestle/internal/harness"
 	"trestle/internal/harness/container"
+	"trestle/internal/plan"
 	"trestle/internal/shuffle"
 	"trestle/internal/store/kv"
 )
@@ -79,7 +80,7 @@ func New(cfg Config) *Engine {
 func (e *Engine) Name() string { return "local" }
 
 // Check looks whether the pipeline's harnesses can be started on this host.
-func (e *Engine) Check(ctx context.Context, p *pipepb.Pipeline, parallelism int) error {
+func (e *Engine) Check(ctx context.Context, p *pipepb.Pipeline, _ *plan.Plan, parallelism int) error {
 	_, err := e.parallelism(parallelism)
 	return errors.Join(harness.Check(ctx, p.GetComponents().GetEnvironments(), e.cfg.Containers, e.cfg.Endpoint), err)
 }

@@ -43,8 +43,6 @@ type Job struct {
 	Attempts, BundleBytes int
 	// Containers is how workers run containers, in the form of package harness.
 	Containers json.RawMessage
-	// Advertise is the host by which harnesses that do not share a worker's network reach it; empty when all do.
-	Advertise string
 }
 
 // Artifacts is where a job's artifacts are: one of the two.
@@ -71,7 +69,6 @@ type jobJSON struct {
 	Attempts    int             `json:"attempts"`
 	BundleBytes int             `json:"bundle_bytes"`
 	Containers  json.RawMessage `json:"containers,omitempty"`
-	Advertise   string          `json:"advertise,omitempty"`
 }
 
 type planJSON struct {
@@ -88,7 +85,7 @@ func (j *Job) Encode() ([]byte, error) {
 	wire := jobJSON{
 		Version: jobVersion, Trestle: j.Trestle, ID: j.ID, Name: j.Name, Pipeline: pipeline, Digest: j.Digest, Plan: planJSON(j.Planned),
 		KeyGroups: j.KeyGroups, Artifacts: j.Artifacts, Memory: j.Memory, Attempts: j.Attempts, BundleBytes: j.BundleBytes,
-		Containers: j.Containers, Advertise: j.Advertise,
+		Containers: j.Containers,
 	}
 	if j.Options != nil {
 		if wire.Options, err = protojson.Marshal(j.Options); err != nil {
@@ -130,7 +127,7 @@ func DecodeJob(b []byte, trestle string) (*Job, error) {
 	j := &Job{
 		Trestle: wire.Trestle, ID: wire.ID, Name: wire.Name, Pipeline: &pipepb.Pipeline{}, Digest: wire.Digest, Planned: plan.Options(wire.Plan),
 		KeyGroups: wire.KeyGroups, Artifacts: wire.Artifacts, Memory: wire.Memory, Attempts: wire.Attempts, BundleBytes: wire.BundleBytes,
-		Containers: wire.Containers, Advertise: wire.Advertise,
+		Containers: wire.Containers,
 	}
 	if err := proto.Unmarshal(wire.Pipeline, j.Pipeline); err != nil {
 		return nil, fmt.Errorf("decode the job's pipeline: %w", err)
