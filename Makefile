@@ -3,6 +3,7 @@
 # make validates   Beam's own test suites from each SDK; writes docs/validates.md (SUITE=go ONLY=TestPanes limits it)
 # make test        everything CI runs
 # make bench       trestle and its peers side by side (SIZE=small tries it out, CASES='gbk-5m tiny' limits it)
+# make chaos       many jobs while their harnesses are killed and the disk fails; many jobs that must leave nothing
 # make help        all of them
 #
 # Each target does all of its own set-up, below build/, and leaves the machine as it was. What has been set up once is
@@ -112,6 +113,11 @@ bench: build $(prism) $(text) $(python) $(go)
 	@build/bench/driver -trestle bin/trestle -prism $(prism) -pipeline build/bench/pipeline -go $(go) -python $(dir $(python)) \
 	  -text $(text) -dir build/bench/run -beam $(beam_go) -results test/bench/results \
 	  -size '$(SIZE)' -cases '$(CASES)' -peers '$(PEERS)' -rounds '$(ROUNDS)'
+
+# Not part of make test, which runs fewer jobs.
+.PHONY: chaos
+chaos:
+	go test -count=1 -timeout 30m -v -run 'TestChaos|TestNothingIsLeft' ./test/chaos -chaos.jobs=50 -leak.jobs=500
 
 # All of Beam's suites, or what SUITE and ONLY name (see test/validates); and a part that takes minutes.
 .PHONY: validates validates-quick

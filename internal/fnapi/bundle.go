@@ -236,6 +236,10 @@ func (b *Bundle) awaitResponse() {
 		return
 	}
 	b.response = r.GetProcessBundle()
+	if b.response == nil {
+		b.cancel(fmt.Errorf("harness %s answered bundle %s with something that is no answer to a bundle (%T)", b.session.ID(), b.id, r.GetResponse()))
+		return
+	}
 	close(b.responded)
 	if e := b.response.GetElements(); e != nil {
 		b.enqueueEmbedded(e)

@@ -20,8 +20,8 @@ type validator struct {
 	o        Options
 	combines *rewrite.Combines
 	problems []Problem
-	// coders has the ids that were looked at already.
-	coders map[string]bool
+	// coders has the ids that were looked at already, with how deep coders nest in each.
+	coders map[string]int
 	// endless says that the pipeline has an unbounded source that is no TestStream.
 	endless bool
 }
@@ -30,7 +30,7 @@ type validator struct {
 func validate(p *pipepb.Pipeline, o Options) []Problem {
 	v := &validator{
 		p: p, c: p.GetComponents(), o: o, combines: rewrite.NewCombines(p),
-		coders: map[string]bool{},
+		coders: map[string]int{},
 	}
 	if len(p.GetRootTransformIds()) == 0 {
 		v.report("", "it has no root transforms", "a pipeline needs at least one transform that is applied to its root")
@@ -264,35 +264,49 @@ func (v *validator) coderOf(pcollection string) *pipepb.Coder {
 	return v.c.GetCoders()[v.c.GetPcollections()[pcollection].GetCoderId()]
 }
 
+// maxNesting is how deep coders may nest: a walk over an element is a recursion, for which package coder has a limit of its
+// own, and the coders that the plan puts around an element (a length prefix, pairs, the windowed value) count there.
+const maxNesting = 90
+
 // coder checks a coder and its components; name is a transform that uses it.
 func (v *validator) coder(name, id string) {
 	v.coderIn(name, id, map[string]bool{})
 }
 
-// coderIn checks a coder inside others, the path of which is given.
-func (v *validator) coderIn(name, id string, path map[string]bool) {
+// coderIn checks a coder inside others, the path of which is given, and tells how deep coders nest in it.
+func (v *validator) coderIn(name, id string, path map[string]bool) (depth int) {
 	if path[id] {
 		v.report(name, fmt.Sprintf("coder %q contains itself", id), "")
-		return
+		return 0
 	}
-	if v.coders[id] {
-		return
+	if depth, ok := v.coders[id]; ok {
+		return depth
 	}
-	v.coders[id] = true
 	c := v.c.GetCoders()[id]
 	if c == nil {
+		v.coders[id] = 0
 		v.report(name, fmt.Sprintf("it needs a coder %q that the pipeline does not have", id), "")
-		return
+		return 0
 	}
 	if want, known := urn.CoderArity(c.GetSpec().GetUrn()); known && len(c.GetComponentCoderIds()) != want {
 		v.report(name, fmt.Sprintf("coder %q (%s) has %d component coders, where there should be %d",
 			id, c.GetSpec().GetUrn(), len(c.GetComponentCoderIds()), want), "")
 	}
-	path[id] = true
-	for _, comp := range c.GetComponentCoderIds() {
-		v.coderIn(name, comp, path)
+	if len(path) < maxNesting {
+		path[id] = true
+		for _, comp := range c.GetComponentCoderIds() {
+			depth = max(depth, v.coderIn(name, comp, path))
+		}
+		delete(path, id)
+		depth++
+	} else {
+		depth = maxNesting + 1
 	}
-	delete(path, id)
+	v.coders[id] = depth
+	if depth == maxNesting+1 { // those that it is in need not be told of
+		v.report(name, fmt.Sprintf("coders nest deeper than %d levels, with %q among them", maxNesting, id), "")
+	}
+	return depth
 }
 
 // edges checks how the primitives are joined.
