@@ -4,6 +4,8 @@ package worker
 import (
 	"errors"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -28,6 +30,9 @@ The adapter in a Flink TaskManager starts this, brings the job on standard input
 			if scratch == "" {
 				return errors.New("--scratch is missing: a folder that the worker makes and removes")
 			}
+			// A TaskManager that is killed takes the reader of the log with it. The worker is to clean up all the same, and not
+			// to be killed by its next line. Not ignored, since what it starts would inherit that.
+			signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 			return worker.Run(cmd.Context(), worker.Config{
 				Version: *version,
 				Scratch: scratch,
