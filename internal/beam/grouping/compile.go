@@ -28,13 +28,32 @@ type Machine struct {
 // An accumulation mode, closing or on-time behaviour that is not specified is the one that puts out least. The error
 // lists everything that cannot be carried out.
 func Compile(ws *pipepb.WindowingStrategy, coders map[string]*pipepb.Coder) (*Machine, error) {
+	windows, err := window.Compile(ws, coders)
+	if err != nil {
+		return nil, err
+	}
+	m, err := compile(ws, windows.Merging())
+	if err != nil {
+		return nil, fmt.Errorf("windowing strategy with %q: %w", ws.GetWindowFn().GetUrn(), err)
+	}
+	m.windows = windows
+	m.sessions = m.windows.Merging() && ws.GetWindowFn().GetUrn() == urn.WindowFnSessions &&
+		m.windows.Coder().URN() == urn.CoderIntervalWindow
+	return m, nil
+}
+
+// Check returns everything about a windowing strategy that Compile would not take, apart from its windows.
+func Check(ws *pipepb.WindowingStrategy) error {
+	_, err := compile(ws, false)
+	return err
+}
+
+// compile is Compile without the windows.
+func compile(ws *pipepb.WindowingStrategy, merging bool) (*Machine, error) {
 	m := &Machine{lateness: ws.GetAllowedLateness(), outputTime: ws.GetOutputTime()}
 	var errs []error
 	var err error
-	if m.windows, err = window.Compile(ws, coders); err != nil {
-		return nil, err
-	}
-	if m.trigger, err = trigger.Compile(ws.GetTrigger(), m.windows.Merging()); err != nil {
+	if m.trigger, err = trigger.Compile(ws.GetTrigger(), merging); err != nil {
 		errs = append(errs, err)
 	}
 	switch mode := ws.GetAccumulationMode(); mode {
@@ -64,10 +83,8 @@ func Compile(ws *pipepb.WindowingStrategy, coders map[string]*pipepb.Coder) (*Ma
 		errs = append(errs, fmt.Errorf("allowed lateness is %d ms: it cannot be negative", m.lateness))
 	}
 	if len(errs) > 0 {
-		return nil, fmt.Errorf("windowing strategy with %q: %w", ws.GetWindowFn().GetUrn(), errors.Join(errs...))
+		return nil, errors.Join(errs...)
 	}
-	m.sessions = m.windows.Merging() && ws.GetWindowFn().GetUrn() == urn.WindowFnSessions &&
-		m.windows.Coder().URN() == urn.CoderIntervalWindow
 	return m, nil
 }
 

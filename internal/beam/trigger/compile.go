@@ -3,6 +3,7 @@ package trigger
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
@@ -94,16 +95,32 @@ func (m *Machine) String() string { return m.text }
 // alone. What comes after that is not to be dropped, since whether it does would be a race between element and clock.
 func (m *Machine) FinishedByClock() bool { return m.byClock }
 
+// MayBeEarly tells whether the trigger may be ready before the end of its window has passed.
+func (m *Machine) MayBeEarly() bool { return m.root.mayBeEarly() }
+
+func (n *node) mayBeEarly() bool {
+	switch n.kind {
+	case never, byDefault:
+		return false
+	case endOfWindow:
+		return n.early != nil && n.early.mayBeEarly()
+	case all:
+		return !slices.ContainsFunc(n.subs, func(s *node) bool { return !s.mayBeEarly() })
+	case some, orFinally:
+		return slices.ContainsFunc(n.subs, (*node).mayBeEarly)
+	case each, repeat:
+		return n.subs[0].mayBeEarly()
+	default:
+		return true
+	}
+}
+
 func (n *node) finishedByClock() bool {
 	switch n.kind {
 	case delay, synchronized:
 		return true
 	case all, some, each, orFinally:
-		for _, s := range n.subs {
-			if s.finishedByClock() {
-				return true
-			}
-		}
+		return slices.ContainsFunc(n.subs, (*node).finishedByClock)
 	}
 	return false
 }

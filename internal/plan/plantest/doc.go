@@ -1,7 +1,7 @@
 // Package plantest writes pipelines as text, for tests. One line is one declaration; "#" starts a comment.
 //
 //	env NAME [cap=URN]… [hint=TEXT]       an environment; "sdk" is there from the start and is the default
-//	window NAME [fn=KIND] [merge=needs|done|none] [trigger=T] [coder=C] [lateness=MS] [closing=always] [time=earliest|latest] [env=NAME]
+//	window NAME [fn=KIND] [merge=needs|done|none] [trigger=T] [coder=C] [lateness=MS] [closing=always] [ontime=always] [mode=accumulating|retracting] [time=earliest|latest] [env=NAME]
 //	coder NAME URN [NAME]…                a coder with components; any may be missing, or it may contain itself
 //	require URN                           a requirement of the pipeline's
 //	contain COMPOSITE NAME                a transform as a sub-transform of one more composite

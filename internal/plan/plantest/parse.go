@@ -8,6 +8,7 @@ import (
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
 	"google.golang.org/protobuf/proto"
 
+	"trestle/internal/beam/trigger/triggertest"
 	"trestle/internal/beam/urn"
 )
 
@@ -167,6 +168,10 @@ func (ps *parser) window(fields []string) error {
 			}
 		case "closing":
 			ws.ClosingBehavior = pipepb.ClosingBehavior_EMIT_ALWAYS
+		case "ontime":
+			ws.OnTimeBehavior = pipepb.OnTimeBehavior_FIRE_ALWAYS
+		case "mode":
+			ws.AccumulationMode = pipepb.AccumulationMode_Enum(pipepb.AccumulationMode_Enum_value[strings.ToUpper(value)])
 		case "time":
 			ws.OutputTime = map[string]pipepb.OutputTime_Enum{
 				"earliest": pipepb.OutputTime_EARLIEST_IN_PANE, "latest": pipepb.OutputTime_LATEST_IN_PANE,
@@ -211,7 +216,7 @@ func trigger(text string) (*pipepb.Trigger, error) {
 		sub, err := trigger(inner)
 		return &pipepb.Trigger{Trigger: &pipepb.Trigger_Repeat_{Repeat: &pipepb.Trigger_Repeat{Subtrigger: sub}}}, err
 	}
-	return nil, fmt.Errorf("no trigger %q", text)
+	return triggertest.Parse(text)
 }
 
 // coders are the names by which texts call Beam's coders.
