@@ -5,6 +5,7 @@ import (
 
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
 
+	"trestle/internal/beam/trigger"
 	"trestle/internal/beam/urn"
 	"trestle/internal/plan/graph"
 )
@@ -79,19 +80,28 @@ func (v *validator) grouping(n *graph.Node) {
 		if ws == nil {
 			continue // reported with the PCollection
 		}
-		// Groups come when all input is there, which a TestStream's is in the end.
-		if pc.GetIsBounded() == pipepb.IsBounded_UNBOUNDED && v.endless {
-			v.report(n.Name(), "it groups an unbounded collection, which this version of Trestle cannot run", "")
-		}
 		v.merging(n.Name(), ws)
-		if !onePane(ws.GetTrigger()) {
-			v.report(n.Name(), fmt.Sprintf("its trigger (%s) is one that this version of Trestle cannot run", triggerName(ws.GetTrigger())),
-				"use the default trigger")
-		} else if ws.GetClosingBehavior() == pipepb.ClosingBehavior_EMIT_ALWAYS && ws.GetAllowedLateness() > 0 && ws.GetTrigger().GetNever() == nil {
-			v.report(n.Name(), "it wants a pane when a window closes even if nothing came late, which this version of Trestle cannot run",
-				"let closing windows emit only when there is data")
-		}
+		v.panes(n.Name(), ws)
 	}
+}
+
+// panes reports what a windowing strategy says about panes and no runner can do, or the model forbids.
+func (v *validator) panes(transform string, ws *pipepb.WindowingStrategy) {
+	if _, err := trigger.Compile(ws.GetTrigger(), merges(ws)); err != nil {
+		v.report(transform, fmt.Sprintf("its trigger: %v", err), "")
+	}
+	if ws.GetAccumulationMode() == pipepb.AccumulationMode_RETRACTING {
+		v.report(transform, "it wants retractions, which no runner puts out", "use accumulating or discarding panes")
+	}
+	if ws.GetAllowedLateness() < 0 {
+		v.report(transform, fmt.Sprintf("its allowed lateness is %d ms: it cannot be negative", ws.GetAllowedLateness()), "")
+	}
+}
+
+// once tells whether a grouping of a bounded collection puts each group out exactly once, at the end.
+func once(ws *pipepb.WindowingStrategy) bool {
+	closing := ws.GetClosingBehavior() == pipepb.ClosingBehavior_EMIT_ALWAYS && ws.GetAllowedLateness() > 0
+	return onePane(ws.GetTrigger()) && (!closing || ws.GetTrigger().GetNever() != nil)
 }
 
 // onePane tells whether a trigger fires exactly once for each key and window of a bounded collection: when a grouping has
@@ -108,13 +118,4 @@ func onePane(t *pipepb.Trigger) bool {
 		return t.Repeat.GetSubtrigger() != nil && onePane(t.Repeat.GetSubtrigger())
 	}
 	return false
-}
-
-// triggerName is the trigger's name in Trigger in beam_runner_api.proto.
-func triggerName(t *pipepb.Trigger) string {
-	m := t.ProtoReflect()
-	if f := m.WhichOneof(m.Descriptor().Oneofs().ByName("trigger")); f != nil {
-		return string(f.Name())
-	}
-	return "none"
 }

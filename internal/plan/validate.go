@@ -22,8 +22,6 @@ type validator struct {
 	problems []Problem
 	// coders has the ids that were looked at already, with how deep coders nest in each.
 	coders map[string]int
-	// endless says that the pipeline has an unbounded source that is no TestStream.
-	endless bool
 }
 
 // validate is everything that is wrong with the pipeline, in the order of its transforms.
@@ -39,7 +37,6 @@ func validate(p *pipepb.Pipeline, o Options) []Problem {
 	v.composites()
 	var nodes []*graph.Node
 	primitives := v.primitives()
-	v.endless = v.readsWithoutEnd(primitives)
 	for _, id := range primitives {
 		t := v.c.GetTransforms()[id]
 		n, err := graph.NewNode(id, t)
@@ -54,25 +51,6 @@ func validate(p *pipepb.Pipeline, o Options) []Problem {
 	v.edges(nodes)
 	v.requirements()
 	return v.problems
-}
-
-// readsWithoutEnd tells whether a transform that is no TestStream makes an unbounded collection of a bounded one.
-func (v *validator) readsWithoutEnd(primitives []string) bool {
-	unbounded := func(pc string) bool { return v.c.GetPcollections()[pc].GetIsBounded() == pipepb.IsBounded_UNBOUNDED }
-	for _, id := range primitives {
-		t := v.c.GetTransforms()[id]
-		made, read := false, false
-		for _, pc := range t.GetOutputs() {
-			made = made || unbounded(pc)
-		}
-		for _, pc := range t.GetInputs() {
-			read = read || unbounded(pc)
-		}
-		if made && !read && t.GetSpec().GetUrn() != urn.TransformTestStream {
-			return true
-		}
-	}
-	return false
 }
 
 func (v *validator) report(transform, reason, hint string) {

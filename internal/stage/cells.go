@@ -19,11 +19,13 @@ const (
 	kindClock  kind = 'p' // time, then as kindTimer: processing-time timers in order
 	kindHold   kind = 'h' // output timestamp, then as kindTimer: what holds the watermark back
 	kindExpiry kind = 'x' // time, key, window: windows that something is kept of, by their end
+	kindWindow kind = 'w' // key, window → state of package grouping
+	kindValue  kind = 'v' // key, bag, number → value of a group
 	kindSorted kind = 'b' // time, key, number → window, pane, value: elements that wait for the watermark
 )
 
 // place begins the key of what a task keeps for the encoded user key.
-func (k *kept) place(kd kind, key []byte) []byte {
+func (k *keyedStore) place(kd kind, key []byte) []byte {
 	b := make([]byte, 0, 64)
 	b = binary.BigEndian.AppendUint16(b, uint16(shuffle.KeyGroup(key, k.spec.KeyGroups)))
 	return append(b, byte(kd))
@@ -73,6 +75,13 @@ func newHeads(kd kind, keyGroups int, empty bool) *heads {
 	return h
 }
 
+// empty tells that there are no entries.
+func (h *heads) empty() {
+	for g := range h.min {
+		h.min[g] = never
+	}
+}
+
 // put tells of an entry.
 func (h *heads) put(group int, at int64) { h.min[group] = min(h.min[group], at) }
 
@@ -98,62 +107,4 @@ func queueKey(kd kind, group int, at int64) []byte {
 // queueEnd is the upper end of a queue of a key group.
 func queueEnd(kd kind, group int) []byte {
 	return append(binary.BigEndian.AppendUint16(make([]byte, 0, 3), uint16(group)), byte(kd)+1)
-}
-
-// walk calls f with the entries of a queue whose times are before a time, those of a key group in their order, until it
-// answers false. rest is what follows the time in the key.
-func (k *kept) walk(h *heads, before int64, f func(group int, at int64, rest, value []byte) (more bool, err error)) error {
-	for g := k.first; g < k.end; g++ {
-		if h.min[g] >= before {
-			continue
-		}
-		stopped := false
-		next := never
-		// From where the last walk came to, over no graves, to the end of the queue: what comes first behind the time is the next head.
-		err := k.over.Scan(queueKey(h.kind, g, h.min[g]), queueEnd(h.kind, g), func(key, value []byte) (bool, error) {
-			at := coder.Timestamp(key[3:])
-			if at >= before {
-				next = at
-				return false, nil
-			}
-			next = min(next, at)
-			more, err := f(g, at, key[3+coder.TimestampSize:], value)
-			stopped = !more
-			return more, err
-		})
-		if err != nil {
-			return err
-		}
-		h.min[g] = next
-		if stopped {
-			return nil
-		}
-	}
-	return nil
-}
-
-// head is the earliest time in the queues of a kind; never when they are empty.
-func (k *kept) head(h *heads) (int64, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if !k.opened() {
-		return never, nil
-	}
-	least := never
-	for g := k.first; g < k.end; g++ {
-		if h.min[g] >= least {
-			continue
-		}
-		next := never
-		err := k.over.Scan(queueKey(h.kind, g, h.min[g]), queueEnd(h.kind, g), func(key, _ []byte) (bool, error) {
-			next = coder.Timestamp(key[3:])
-			return false, nil
-		})
-		if err != nil {
-			return 0, err
-		}
-		h.min[g] = next
-		least = min(least, next)
-	}
-	return least, nil
 }

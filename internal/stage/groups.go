@@ -160,13 +160,8 @@ func (g *groups) element(buf []byte, sorted grouped) ([]byte, error) {
 		if err := pages.Seal(); err != nil {
 			return buf, fmt.Errorf("large group: %w", err)
 		}
-		// beam:coder:state_backed_iterable:v1: a count of -1, no element in place (a chunk of -1), and the token.
-		token := g.large.keep(pages)
 		g.held += int(pages.Size())
-		buf = append(buf, 0xff, 0xff, 0xff, 0xff)
-		buf = binary.AppendUvarint(buf, ^uint64(0))
-		buf = binary.AppendUvarint(buf, uint64(len(token)))
-		buf = append(buf, token...)
+		buf = appendToken(buf, g.large.keep(pages))
 	} else if n > 1<<31-1 {
 		return buf, fmt.Errorf("a group has %d values, more than an iterable can hold in place (%d): the SDK does not offer beam:coder:state_backed_iterable:v1", n, 1<<31-1)
 	} else {

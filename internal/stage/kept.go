@@ -2,10 +2,7 @@ package stage
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"path/filepath"
-	"sync"
 
 	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
 
@@ -13,17 +10,12 @@ import (
 	"trestle/internal/beam/window"
 	"trestle/internal/fnapi"
 	"trestle/internal/plan"
-	"trestle/internal/shuffle"
-	"trestle/internal/store/kv"
 )
-
-// storeName is the store's folder in the task's own, and in a snapshot.
-const storeName = "store"
 
 // kept is what a task keeps for the transform at the head of its stage, between bundles: state, timers, the windows that
 // something is kept of. A bundle's changes are staged, and count when it has succeeded.
 type kept struct {
-	spec     Spec
+	keyedStore
 	state    *plan.State
 	strategy *window.Strategy
 	lateness int64
@@ -32,14 +24,8 @@ type kept struct {
 	held     bool // timers hold the watermark back: of streaming plans
 	expires  bool // windows are looked after until they end
 
-	first, end            int // the key groups that the task owns, the last one not among them
-	events, clocks, holds *heads
-	expiries, sortedInput *heads
+	events, clocks, holds, expiries, sortedInput *heads
 
-	store *kv.Store // nil until something is kept
-	over  *kv.Overlay
-
-	mu sync.Mutex // state requests and timers of a bundle come from goroutines of its own
 	// Of the bundle under way: what it was given, which stays for another attempt, and what its attempt has asked for.
 	firing  []timer
 	taken   [][]byte // keys of sorted input that it processes
@@ -58,17 +44,13 @@ func newKept(s Spec) (*kept, error) {
 		return nil, fmt.Errorf("windowing of %s: %w", st.Transform, err)
 	}
 	k := &kept{
-		spec: s, state: st, strategy: strategy, lateness: min(st.Windowing.GetAllowedLateness(), coder.MaxTimestamp), held: s.Plan.Streaming,
+		keyedStore: newKeyedStore(s), state: st, strategy: strategy, lateness: min(st.Windowing.GetAllowedLateness(), coder.MaxTimestamp), held: s.Plan.Streaming,
 		// What is kept of bounded input goes with its key; the global window of an unbounded one never ends.
 		expires: st.Expiration != "" || s.Plan.Streaming && !strategy.Global(),
 		windows: map[string]touched{},
 	}
-	for queue, kd := range map[**heads]kind{
-		&k.events: kindEvent, &k.clocks: kindClock, &k.holds: kindHold, &k.expiries: kindExpiry, &k.sortedInput: kindSorted,
-	} {
-		*queue = newHeads(kd, s.KeyGroups, len(s.Restore) == 0)
-	}
-	k.first, k.end = keyGroups(s.Index, s.Parallelism, s.KeyGroups)
+	k.events, k.clocks, k.holds = k.queue(kindEvent), k.queue(kindClock), k.queue(kindHold)
+	k.expiries, k.sortedInput = k.queue(kindExpiry), k.queue(kindSorted)
 	if k.timers, err = newTimerCoder(s.Plan, st); err != nil {
 		return nil, err
 	}
@@ -77,33 +59,6 @@ func newKept(s Spec) (*kept, error) {
 	}
 	return k, nil
 }
-
-// keyGroups are the key groups from first on and before end that belong to a task: those for which
-// key group × tasks ÷ key groups is its index.
-func keyGroups(index, tasks, groups int) (first, end int) {
-	ceil := func(i int) int { return (i*groups + tasks - 1) / tasks }
-	return ceil(index), ceil(index + 1)
-}
-
-func (k *kept) groupOf(key []byte) int { return shuffle.KeyGroup(key, k.spec.KeyGroups) }
-
-// open makes the store when it is needed first.
-func (k *kept) open() error {
-	if k.over != nil {
-		return nil
-	}
-	if k.spec.State.Cache == nil {
-		return errors.New("the engine has given the task no place to keep state")
-	}
-	var err error
-	if k.store, err = kv.Open(filepath.Join(k.spec.State.Directory, storeName), k.spec.State.Cache, k.spec.Log, nil, nil, nil); err != nil {
-		return err
-	}
-	k.over = k.store.NewOverlay()
-	return nil
-}
-
-func (k *kept) opened() bool { return k.over != nil }
 
 // touch notes that the bundle under way keeps something of a key and window.
 func (k *kept) touch(key, window []byte) {
@@ -205,37 +160,4 @@ func (k *kept) discard() error {
 		return nil
 	}
 	return k.over.Discard()
-}
-
-// size is about how much memory the bundle's changes take.
-func (k *kept) size() int {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.over == nil {
-		return 0
-	}
-	return k.over.Size()
-}
-
-// forgetAll removes everything of the key groups: their keys are over.
-func (k *kept) forgetAll() error {
-	if k.over == nil {
-		return nil
-	}
-	for g := k.first; g < k.end; g++ {
-		k.over.DeleteRange([]byte{byte(g >> 8), byte(g)}, []byte{byte((g + 1) >> 8), byte(g + 1)})
-	}
-	for _, h := range []*heads{k.events, k.clocks, k.holds, k.expiries, k.sortedInput} {
-		for g := range h.min {
-			h.min[g] = never
-		}
-	}
-	return k.over.Commit()
-}
-
-func (k *kept) close() error {
-	if k.over == nil {
-		return nil
-	}
-	return errors.Join(k.over.Close(), k.store.Close())
 }

@@ -104,6 +104,9 @@ func Open(s Spec) (Task, error) {
 	if t.intake, err = newIntake(s, t.runner); err != nil {
 		return nil, t.errorf("open", err)
 	}
+	if p, ok := t.intake.(*panes); ok && t.stream != nil {
+		p.output = &t.stream.told
+	}
 	return t, nil
 }
 
@@ -114,6 +117,9 @@ func newIntake(s Spec, r runner) (intake, error) {
 	case plan.Elements, plan.Played:
 		return newElements(s, r), nil
 	case plan.Groups:
+		if in.Group.Panes {
+			return newPanes(s, r)
+		}
 		return newGroups(s, r)
 	case plan.KeyedElements:
 		return newStateful(s, r)

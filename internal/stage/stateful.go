@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -37,6 +36,9 @@ func newStateful(s Spec, r runner) (*stateful, error) {
 	in := &stateful{spec: s, state: s.Stage.Input.State, runner: b, reached: coder.MinTimestamp}
 	var err error
 	if in.kept, err = newKept(s); err != nil {
+		return nil, err
+	}
+	if err := in.kept.restore(); err != nil {
 		return nil, err
 	}
 	b.keepFor(in.kept)
@@ -97,7 +99,7 @@ func (s *stateful) take(ctx context.Context, e shuffle.Entry) error {
 		s.kept.mu.Unlock()
 	}
 	s.buf = appendElement(s.buf, e, size)
-	if len(s.buf) < sendBytes {
+	if len(s.buf) < min(sendBytes, s.spec.BundleBytes) {
 		return nil
 	}
 	return s.send(ctx)
@@ -306,20 +308,9 @@ func (s *stateful) hold() (int64, error) {
 	return hold, nil
 }
 
-func (s *stateful) wake() (time.Time, error) {
-	at, err := s.kept.head(s.kept.clocks)
-	if err != nil || at == never {
-		return time.Time{}, err
-	}
-	return time.UnixMilli(at), nil
-}
+func (s *stateful) wake() (time.Time, error) { return s.kept.wakeAt(s.kept.clocks) }
 
-func (s *stateful) snapshot(directory string) error {
-	if s.kept.store == nil {
-		return nil
-	}
-	return s.kept.store.Checkpoint(filepath.Join(directory, storeName))
-}
+func (s *stateful) snapshot(directory string) error { return s.kept.snapshot(directory) }
 
 func (s *stateful) close() error {
 	err := s.kept.close()

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
@@ -28,7 +29,7 @@ type recorder struct {
 	blocks   []block
 	metrics  [][]*pipepb.MonitoringInfo
 	messages []string
-	events   []string // "emit", "keep", "drop", "message", "metrics" and "quiet", in order
+	events   []string // "emit", "keep", "drop", "message", "metrics", "watermark", "wake" and "quiet", in order
 }
 
 type block struct {
@@ -40,8 +41,10 @@ type block struct {
 type output struct {
 	*recorder
 	// open are the blocks since the last Settle. mu guards it, and quiet.
-	open  []block
-	quiet bool
+	open       []block
+	quiet      bool
+	watermarks []int64
+	wake       time.Time
 }
 
 func (o *output) Emit(ctx context.Context, exchange, keyGroup int, data []byte) error {
@@ -82,6 +85,23 @@ func (o *output) Quiet() {
 		o.quiet = true
 	})
 }
+
+// Watermark implements stage.StreamingOutput.
+func (o *output) Watermark(_ context.Context, millis int64) error {
+	o.note("watermark", func() {
+		if len(o.open) > 0 {
+			o.t.Errorf("a watermark was told with %d blocks before it that are not settled", len(o.open))
+		}
+		if n := len(o.watermarks); n > 0 && o.watermarks[n-1] >= millis {
+			o.t.Errorf("the watermark went from %d to %d", o.watermarks[n-1], millis)
+		}
+		o.watermarks = append(o.watermarks, millis)
+	})
+	return nil
+}
+
+// WakeAt implements stage.StreamingOutput.
+func (o *output) WakeAt(at time.Time) { o.note("wake", func() { o.wake = at }) }
 
 func (o *output) Message(_ jobpb.JobMessage_MessageImportance, text string) {
 	o.note("message", func() { o.messages = append(o.messages, text) })

@@ -50,3 +50,17 @@ func interval(start, end int64) []byte {
 func identity(b *sdk.Bundle) error {
 	return b.Each(func(e sdk.Element) error { return b.Write("out", e.Record) })
 }
+
+// onTimePane is a pane that is on time, with an index.
+func onTimePane(index int64) coder.PaneInfo {
+	return coder.PaneInfo{Timing: coder.OnTime, First: index == 0, Index: index, NonSpeculative: index}
+}
+
+// paned is a record with a pane, in the global window.
+func paned(at int64, pane coder.PaneInfo, value ...string) []byte {
+	b := coder.AppendHeader(nil, at, nil, pane)
+	for _, v := range value {
+		b = sdk.String(b, v)
+	}
+	return b
+}

@@ -3,6 +3,8 @@ package stagetest
 import (
 	"context"
 	"log/slog"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +15,7 @@ import (
 	"trestle/internal/shuffle"
 	"trestle/internal/stage"
 	"trestle/internal/stage/stagetest/sdk"
+	"trestle/internal/store/kv"
 )
 
 // patience is how long a case may take: only one that fails gets near it.
@@ -32,6 +35,8 @@ type setup struct {
 	attempts    int // 0 stands for 1: a failure is the task's at once
 	parallelism int // 0 stands for 1
 	keyGroups   int // 0 stands for 8
+	// restore are the snapshots that the tasks begin with.
+	restore []stage.Restore
 }
 
 // rig is a stage with everything around it.
@@ -44,7 +49,11 @@ type rig struct {
 	spec   stage.Spec
 	budget *shuffle.Budget
 	out    *recorder
-	tasks  []stage.Task
+	// state bounds the tasks' stores, which are below stateDir.
+	state    *kv.Cache
+	stateDir string
+	tasks    []stage.Task
+	outputs  []*output
 	// session is the latest harness's; harnesses are all that there were: none when the stage has no environment.
 	session   *fnapi.Session
 	harnesses []*sdk.Harness
@@ -70,6 +79,9 @@ func start(t *testing.T, open Open, s setup) *rig {
 	}
 	r.budget = shuffle.NewBudget(s.memory)
 	r.out = &recorder{t: t}
+	r.state = kv.NewCache(1 << 20)
+	r.stateDir = t.TempDir()
+	t.Cleanup(r.state.Close)
 	r.spec = stage.Spec{
 		Plan: r.plan, Stage: r.stage,
 		Parallelism: max(s.parallelism, 1),
@@ -77,6 +89,7 @@ func start(t *testing.T, open Open, s setup) *rig {
 		Store:       shuffle.NewStore(t.TempDir(), r.budget),
 		BundleBytes: s.bundleBytes,
 		Attempts:    max(s.attempts, 1),
+		Restore:     s.restore,
 		Log:         slog.New(slog.DiscardHandler),
 	}
 	if r.spec.KeyGroups == 0 {
@@ -98,7 +111,10 @@ func start(t *testing.T, open Open, s setup) *rig {
 // another opens one more task.
 func (r *rig) another() stage.Task {
 	spec := r.spec
-	spec.Index, spec.Out = len(r.tasks), &output{recorder: r.out}
+	out := &output{recorder: r.out}
+	spec.Index, spec.Out = len(r.tasks), out
+	r.outputs = append(r.outputs, out)
+	spec.State = stage.State{Directory: filepath.Join(r.stateDir, strconv.Itoa(spec.Index)), Cache: r.state}
 	task := r.open(r.t, spec)
 	r.tasks = append(r.tasks, task)
 	return task
@@ -209,15 +225,22 @@ func (r *rig) try(input int, block []byte) error {
 	return err
 }
 
-// group brings records to the tasks of a stage that groups them, as an engine does that got them through a keyed exchange.
+// group brings records to the tasks of a stage that takes them by key, as an engine does that got them through a keyed exchange.
 func (r *rig) group(records []byte) { r.groupOf(0, records) }
 
 func (r *rig) groupOf(attempt stage.Attempt, records []byte) {
 	r.t.Helper()
-	p, err := shuffle.NewPartitioner(r.windowed(r.stage.Input.Group.Coder), r.spec.KeyGroups, func(keyGroup int, block []byte) error {
+	id := r.stage.Input.Coder
+	if r.stage.Input.Group != nil {
+		id = r.stage.Input.Group.Coder
+	}
+	p, err := shuffle.NewPartitioner(r.windowed(id), r.spec.KeyGroups, func(keyGroup int, block []byte) error {
 		task := r.tasks[keyGroup*len(r.tasks)/r.spec.KeyGroups]
 		return task.Process(r.ctx, stage.Delivery{KeyGroup: keyGroup, Attempt: attempt}, block)
 	})
+	if err == nil && r.stage.Input.State != nil {
+		p.KeepPanes()
+	}
 	if err == nil {
 		err = p.Write(records)
 	}

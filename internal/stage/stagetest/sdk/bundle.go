@@ -33,7 +33,10 @@ type Bundle struct {
 	sinks    map[string]string // PCollection → sink that is not ended yet
 	answered bool
 
+	families []family // whose output is not ended yet
+
 	mu      sync.Mutex
+	fired   []Timers
 	onSplit func(*fnpb.ProcessBundleSplitRequest) *fnpb.ProcessBundleSplitResponse
 }
 
@@ -79,6 +82,10 @@ func (b *Bundle) open(descriptor string) error {
 		case urn.RunnerSink:
 			for _, pc := range t.GetInputs() {
 				b.sinks[pc] = id
+			}
+		case urn.TransformParDo:
+			if err := b.declare(id, t); err != nil {
+				return err
 			}
 		}
 	}
@@ -169,7 +176,7 @@ func (b *Bundle) EndOutputs() error {
 		}
 		delete(b.sinks, pc)
 	}
-	return nil
+	return b.endTimers()
 }
 
 func (b *Bundle) send(d *fnpb.Elements_Data) error {

@@ -100,6 +100,7 @@ func (h *Harness) readControl() {
 		case *fnpb.InstructionRequest_ProcessBundle:
 			b := h.bundle(r.GetInstructionId())
 			b.embedded = i.ProcessBundle.GetElements().GetData()
+			b.fire(i.ProcessBundle.GetElements().GetTimers())
 			h.mu.Lock()
 			h.started++
 			h.mu.Unlock()
@@ -134,6 +135,9 @@ func (h *Harness) readData() {
 		e, err := h.data.Recv()
 		if err != nil {
 			return
+		}
+		for _, t := range e.GetTimers() {
+			h.bundle(t.GetInstructionId()).fire([]*fnpb.Elements_Timers{t})
 		}
 		for _, d := range e.GetData() {
 			b := h.bundle(d.GetInstructionId())

@@ -1,0 +1,197 @@
+package stage
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"trestle/internal/beam/coder"
+	"trestle/internal/shuffle"
+	"trestle/internal/store/kv"
+)
+
+// keyedStore is the ordered store of a task, and the queues in it.
+type keyedStore struct {
+	spec       Spec
+	first, end int // the key groups that the task owns, the last one not among them
+	queues     []*heads
+
+	// State requests and timers of a bundle come from goroutines of its own.
+	mu    *sync.Mutex
+	store *kv.Store // nil until something is kept
+	over  *kv.Overlay
+}
+
+// storeName is the store's folder in the task's own, and in a snapshot.
+const storeName = "store"
+
+func newKeyedStore(s Spec) keyedStore {
+	k := keyedStore{spec: s, mu: &sync.Mutex{}}
+	k.first, k.end = keyGroups(s.Index, s.Parallelism, s.KeyGroups)
+	return k
+}
+
+// queue makes the heads of the queues of a kind.
+func (k *keyedStore) queue(kd kind) *heads {
+	h := newHeads(kd, k.spec.KeyGroups, len(k.spec.Restore) == 0)
+	k.queues = append(k.queues, h)
+	return h
+}
+
+// keyGroups are the key groups from first on and before end that belong to a task: those for which
+// key group × tasks ÷ key groups is its index.
+func keyGroups(index, tasks, groups int) (first, end int) {
+	ceil := func(i int) int { return (i*groups + tasks - 1) / tasks }
+	return ceil(index), ceil(index + 1)
+}
+
+func (k *keyedStore) groupOf(key []byte) int { return shuffle.KeyGroup(key, k.spec.KeyGroups) }
+
+// restore opens the store with what earlier snapshots have of it. Without any, the store is made when it is needed.
+func (k *keyedStore) restore() error {
+	for _, r := range k.spec.Restore {
+		if _, err := os.Stat(filepath.Join(r.Directory, storeName)); err == nil {
+			return k.open()
+		}
+	}
+	for _, h := range k.queues {
+		h.empty()
+	}
+	return nil
+}
+
+// open makes the store when it is needed first.
+func (k *keyedStore) open() error {
+	if k.over != nil {
+		return nil
+	}
+	if k.spec.State.Cache == nil {
+		return errors.New("the engine has given the task no place to keep state")
+	}
+	var from []string
+	for _, r := range k.spec.Restore {
+		checkpoint := filepath.Join(r.Directory, storeName)
+		if _, err := os.Stat(checkpoint); err == nil {
+			from = append(from, checkpoint)
+		} else if !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	lo, hi := []byte{byte(k.first >> 8), byte(k.first)}, []byte{byte(k.end >> 8), byte(k.end)}
+	var err error
+	if k.store, err = kv.Open(filepath.Join(k.spec.State.Directory, storeName), k.spec.State.Cache, k.spec.Log, from, lo, hi); err != nil {
+		return err
+	}
+	k.over = k.store.NewOverlay()
+	return nil
+}
+
+func (k *keyedStore) opened() bool { return k.over != nil }
+
+// size is about how much memory the changes take that are not in the store yet.
+func (k *keyedStore) size() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.over == nil {
+		return 0
+	}
+	return k.over.Size()
+}
+
+// forgetAll removes everything of the key groups: their keys are over.
+func (k *keyedStore) forgetAll() error {
+	if k.over == nil {
+		return nil
+	}
+	for g := k.first; g < k.end; g++ {
+		k.over.DeleteRange([]byte{byte(g >> 8), byte(g)}, []byte{byte((g + 1) >> 8), byte(g + 1)})
+	}
+	for _, h := range k.queues {
+		h.empty()
+	}
+	return k.over.Commit()
+}
+
+// snapshot writes the store, whose changes have been committed, into a directory.
+func (k *keyedStore) snapshot(directory string) error {
+	if k.store == nil {
+		return nil
+	}
+	return k.store.Checkpoint(filepath.Join(directory, storeName))
+}
+
+func (k *keyedStore) close() error {
+	if k.over == nil {
+		return nil
+	}
+	return errors.Join(k.over.Close(), k.store.Close())
+}
+
+// wakeAt is the earliest time in queues that go by processing time; zero when they are empty.
+func (k *keyedStore) wakeAt(h *heads) (time.Time, error) {
+	at, err := k.head(h)
+	if err != nil || at == never {
+		return time.Time{}, err
+	}
+	return time.UnixMilli(at), nil
+}
+
+// walk calls f with the entries of a queue whose times are before a time, those of a key group in their order, until it
+// answers false. rest is what follows the time in the key.
+func (k *keyedStore) walk(h *heads, before int64, f func(group int, at int64, rest, value []byte) (more bool, err error)) error {
+	for g := k.first; g < k.end; g++ {
+		if h.min[g] >= before {
+			continue
+		}
+		stopped := false
+		next := never
+		// From where the last walk came to, over no graves, to the end of the queue: what comes first behind the time is the next head.
+		err := k.over.Scan(queueKey(h.kind, g, h.min[g]), queueEnd(h.kind, g), func(key, value []byte) (bool, error) {
+			at := coder.Timestamp(key[3:])
+			if at >= before {
+				next = at
+				return false, nil
+			}
+			next = min(next, at)
+			more, err := f(g, at, key[3+coder.TimestampSize:], value)
+			stopped = !more
+			return more, err
+		})
+		if err != nil {
+			return err
+		}
+		h.min[g] = next
+		if stopped {
+			return nil
+		}
+	}
+	return nil
+}
+
+// head is the earliest time in the queues of a kind; never when they are empty.
+func (k *keyedStore) head(h *heads) (int64, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.opened() {
+		return never, nil
+	}
+	least := never
+	for g := k.first; g < k.end; g++ {
+		if h.min[g] >= least {
+			continue
+		}
+		next := never
+		err := k.over.Scan(queueKey(h.kind, g, h.min[g]), queueEnd(h.kind, g), func(key, _ []byte) (bool, error) {
+			next = coder.Timestamp(key[3:])
+			return false, nil
+		})
+		if err != nil {
+			return 0, err
+		}
+		h.min[g] = next
+		least = min(least, next)
+	}
+	return least, nil
+}

@@ -1,0 +1,513 @@
+package stage
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"trestle/internal/beam/coder"
+	"trestle/internal/beam/grouping"
+	"trestle/internal/shuffle"
+)
+
+// panes is the intake of a stage with a GroupByKey at its mouth whose groups go out in panes, as triggers say: of every
+// streaming plan, and of bounded ones whose trigger may fire more than once. Package grouping decides; values, timers and
+// holds are in the task's store.
+//
+// What the store has follows from what arrived and from time alone, not from what becomes of the panes in the harness: so
+// it is not taken back when a bundle is tried again.
+type panes struct {
+	keyedStore
+	runner  runner
+	large   largeGroups // nil when the SDK cannot read iterables from state
+	machine *grouping.Machine
+	key     *grouping.Key
+	merger  *windowMerger    // nil unless an SDK merges the windows
+	gather  *shuffle.Grouper // nil when the plan is a streaming one
+
+	events, clocks, holds *heads
+
+	now    grouping.Now
+	output *int64 // the output watermark that the task has told; nil in a bounded plan
+	batch  ofKey
+	buf    []byte // records that go to the harness next
+	taken  int    // bytes of the bundle under way
+}
+
+// ofKey is the elements of one key that are taken up together.
+type ofKey struct {
+	key      []byte
+	elements []grouping.Element
+	values   [][]byte
+}
+
+func newPanes(s Spec, r runner) (*panes, error) {
+	g := s.Stage.Input.Group
+	in := &panes{
+		keyedStore: newKeyedStore(s), runner: r,
+		now: grouping.Now{Input: coder.MinTimestamp, Output: coder.MinTimestamp, Processing: coder.MinTimestamp},
+	}
+	in.events, in.clocks, in.holds = in.queue(kindEvent), in.queue(kindClock), in.queue(kindHold)
+	var err error
+	if in.machine, err = grouping.Compile(g.Windowing, s.coders()); err != nil {
+		return nil, fmt.Errorf("windowing of GroupByKey %s: %w", g.Transform, err)
+	}
+	in.key = in.machine.NewKey()
+	if in.machine.Asks() {
+		if in.merger, err = newWindowMerger(s); err != nil {
+			return nil, err
+		}
+	}
+	if large, ok := r.(largeGroups); ok && g.StateBacked {
+		in.large = large
+	}
+	if err := in.restore(); err != nil {
+		return nil, err
+	}
+	if !s.Plan.Streaming {
+		in.gather = s.Store.NewGrouper(s.KeyGroups)
+	}
+	return in, nil
+}
+
+func (p *panes) process(ctx context.Context, from Delivery, block []byte) error {
+	if p.gather != nil {
+		return p.gather.Add(from.Attempt, from.KeyGroup, block)
+	}
+	var keys []ofKey
+	index := map[string]int{}
+	if err := shuffle.EachEntry(block, func(e shuffle.Entry) error {
+		i, known := index[string(e.Key)]
+		if !known {
+			i = len(keys)
+			index[string(e.Key)] = i
+			keys = append(keys, ofKey{key: e.Key})
+		}
+		keys[i].add(e.Window, e.Timestamp, e.Value)
+		return nil
+	}); err != nil {
+		return err
+	}
+	if err := p.takeUp(ctx, keys); err != nil {
+		return err
+	}
+	return p.send(ctx)
+}
+
+func (b *ofKey) add(window []byte, timestamp int64, value []byte) {
+	b.elements = append(b.elements, grouping.Element{Window: window, Timestamp: timestamp})
+	b.values = append(b.values, value)
+}
+
+func (p *panes) settle(attempt Attempt, keep bool) error {
+	if p.gather == nil {
+		return errors.New("blocks arrive settled in a streaming plan")
+	}
+	return p.gather.Settle(attempt, keep)
+}
+
+// look takes note of the output watermark.
+func (p *panes) look() {
+	if p.output != nil {
+		p.now.Output = *p.output
+	}
+}
+
+// takeUp has the elements of some keys taken up.
+func (p *panes) takeUp(ctx context.Context, keys []ofKey) error {
+	if err := p.open(); err != nil {
+		return err
+	}
+	p.look()
+	merges, err := p.merges(ctx, keys)
+	if err != nil {
+		return err
+	}
+	for i, b := range keys {
+		windows := make([][]byte, 0, len(b.elements))
+		for _, e := range b.elements {
+			windows = append(windows, e.Window)
+		}
+		if err := p.load(b.key, windows); err != nil {
+			return err
+		}
+		var answer []grouping.Merge
+		if merges != nil {
+			answer = merges[i]
+		}
+		effects, err := p.key.Elements(p.now, b.elements, answer)
+		if err != nil {
+			return err
+		}
+		if err := p.carryOut(ctx, b.key, b.values, effects); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// merges asks the SDK what becomes of the windows of keys, if it has to be asked.
+func (p *panes) merges(ctx context.Context, keys []ofKey) ([][]grouping.Merge, error) {
+	if p.merger == nil {
+		return nil, nil
+	}
+	answers := make([][]grouping.Merge, len(keys))
+	var asked []unmerged
+	var of []int
+	for i, b := range keys {
+		if err := p.load(b.key, nil); err != nil {
+			return nil, err
+		}
+		windows, err := p.key.Unmerged(p.now, b.elements)
+		if err != nil {
+			return nil, err
+		}
+		if len(windows) == 0 {
+			continue
+		}
+		question := unmerged{}
+		for _, w := range windows {
+			question.windows = append(question.windows, unmergedWindow{window: bytes.Clone(w)})
+		}
+		slices.SortFunc(question.windows, func(a, b unmergedWindow) int { return bytes.Compare(a.window, b.window) })
+		asked, of = append(asked, question), append(of, i)
+	}
+	if len(asked) == 0 {
+		return answers, nil
+	}
+	if err := p.merger.merge(ctx, asked); err != nil {
+		return nil, err
+	}
+	for n, question := range asked {
+		var merges []grouping.Merge
+		for _, w := range question.windows {
+			i := slices.IndexFunc(merges, func(m grouping.Merge) bool { return bytes.Equal(m.Into, w.into) })
+			if i < 0 {
+				i = len(merges)
+				merges = append(merges, grouping.Merge{Into: w.into})
+			}
+			merges[i].From = append(merges[i].From, w.window)
+		}
+		answers[of[n]] = merges
+	}
+	return answers, nil
+}
+
+// load loads windows of a key, or all that it has where windows merge.
+func (p *panes) load(key []byte, windows [][]byte) error {
+	p.key.Reset()
+	prefix := appendPart(p.place(kindWindow, key), key)
+	if p.machine.Merging() {
+		return p.over.Scan(prefix, after(prefix), func(k, state []byte) (bool, error) {
+			window, _, ok := cutPart(k[len(prefix):])
+			if !ok {
+				return false, errors.New("a window in the store is cut short")
+			}
+			return true, p.key.Load(window, state)
+		})
+	}
+	for i, w := range windows {
+		if slices.ContainsFunc(windows[:i], func(other []byte) bool { return bytes.Equal(other, w) }) {
+			continue
+		}
+		state, ok, err := p.over.Get(appendPart(slices.Clone(prefix), w))
+		if err == nil && ok {
+			err = p.key.Load(w, state)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// carryOut carries effects on a key out.
+func (p *panes) carryOut(ctx context.Context, key []byte, values [][]byte, effects []grouping.Effect) error {
+	for i := range effects {
+		e := &effects[i]
+		switch e.Kind {
+		case grouping.Append:
+			p.over.Put(p.value(key, e.Bag, e.At), bytes.Clone(values[e.Element]))
+		case grouping.Move:
+			if err := p.move(key, e); err != nil {
+				return err
+			}
+		case grouping.Emit:
+			if err := p.emit(ctx, key, e); err != nil {
+				return err
+			}
+		case grouping.Clear:
+			bag := p.bag(key, e.Bag)
+			p.over.DeleteRange(bag, after(bag))
+		case grouping.Hold:
+			p.reset(p.holds, key, e)
+		case grouping.EventTimer:
+			p.reset(p.events, key, e)
+		case grouping.ProcessingTimer:
+			p.reset(p.clocks, key, e)
+		case grouping.Save:
+			p.over.Put(p.window(key, e.Window), bytes.Clone(e.State))
+		case grouping.Forget:
+			p.over.Delete(p.window(key, e.Window))
+		case grouping.Drop:
+			p.spec.Log.Debug("an element was dropped: its window is over", "group", p.spec.Stage.Input.Group.Transform, "late", e.Dropped == grouping.Late)
+		}
+	}
+	return nil
+}
+
+func (p *panes) window(key, window []byte) []byte {
+	return appendPart(appendPart(p.place(kindWindow, key), key), window)
+}
+
+func (p *panes) bag(key, bag []byte) []byte {
+	return appendPart(appendPart(p.place(kindValue, key), key), bag)
+}
+
+func (p *panes) value(key, bag []byte, at int64) []byte {
+	return binary.BigEndian.AppendUint64(p.bag(key, bag), uint64(at))
+}
+
+// reset moves the entry of a window in a queue.
+func (p *panes) reset(h *heads, key []byte, e *grouping.Effect) {
+	entry := func(at int64) []byte {
+		return appendPart(appendPart(coder.AppendTimestamp(p.place(h.kind, key), at), key), e.Window)
+	}
+	if e.Was != grouping.None {
+		p.over.Delete(entry(e.Was))
+	}
+	if e.Is != grouping.None {
+		p.over.Put(entry(e.Is), nil)
+		h.put(p.groupOf(key), e.Is)
+	}
+}
+
+// move moves the values of a bag to the end of another.
+func (p *panes) move(key []byte, e *grouping.Effect) error {
+	from := p.bag(key, e.From)
+	to := p.bag(key, e.Bag)
+	at := e.At
+	var moved [][]byte
+	if err := p.over.Scan(from, after(from), func(_, value []byte) (bool, error) {
+		moved = append(moved, bytes.Clone(value))
+		return true, nil
+	}); err != nil {
+		return err
+	}
+	if int64(len(moved)) != e.N {
+		return fmt.Errorf("a group in the store has %d values, where there should be %d", len(moved), e.N)
+	}
+	p.over.DeleteRange(from, after(from))
+	for _, value := range moved {
+		p.over.Put(binary.BigEndian.AppendUint64(slices.Clone(to), uint64(at)), value)
+		at++
+	}
+	return nil
+}
+
+// emit makes the record of a pane.
+func (p *panes) emit(ctx context.Context, key []byte, e *grouping.Effect) error {
+	g := groupRecord{large: p.large}
+	g.begin(p.buf, e, key)
+	bag := p.bag(key, e.Bag)
+	if e.N > 0 {
+		if err := p.over.Scan(bag, after(bag), func(_, value []byte) (bool, error) {
+			err := g.add(value)
+			return g.n < e.N, err
+		}); err != nil {
+			return err
+		}
+	}
+	if g.n != e.N {
+		return fmt.Errorf("a group in the store has %d values, where there should be %d", g.n, e.N)
+	}
+	var err error
+	if p.buf, err = g.end(); err != nil {
+		return err
+	}
+	p.taken += g.held
+	if len(p.buf) < sendBytes && p.taken < p.spec.BundleBytes {
+		return nil
+	}
+	return p.send(ctx)
+}
+
+// send passes gathered records to the harness, and ends the bundle when it has as much as it may.
+func (p *panes) send(ctx context.Context) error {
+	if p.size() >= sendBytes {
+		if err := p.over.Commit(); err != nil {
+			return err
+		}
+	}
+	if len(p.buf) == 0 {
+		return nil
+	}
+	if err := p.runner.process(ctx, p.buf); err != nil {
+		return err
+	}
+	p.taken += len(p.buf)
+	p.buf = p.buf[:0]
+	if p.taken < p.spec.BundleBytes {
+		return nil
+	}
+	p.taken = 0
+	return p.runner.cut(ctx)
+}
+
+// end processes what was gathered.
+func (p *panes) end(ctx context.Context) error {
+	if p.gather == nil {
+		return nil
+	}
+	sorted, err := p.gather.Seal()
+	if err != nil {
+		return err
+	}
+	var b ofKey
+	size, seen := 0, 0
+	takeUp := func() error {
+		if len(b.elements) == 0 {
+			return nil
+		}
+		err := p.takeUp(ctx, []ofKey{b})
+		b.elements, b.values, size = nil, nil, 0
+		if err != nil {
+			return err
+		}
+		return p.send(ctx)
+	}
+	for {
+		more, err := sorted.Next()
+		if err != nil {
+			return err
+		}
+		if !more || !bytes.Equal(b.key, sorted.Key()) {
+			if err := takeUp(); err != nil {
+				return err
+			}
+			if !more || seen >= p.spec.BundleBytes {
+				if err := p.finishKeys(ctx); err != nil || !more {
+					return err
+				}
+				seen = 0
+			}
+			b.key = bytes.Clone(sorted.Key())
+		}
+		window := bytes.Clone(sorted.Window())
+		for {
+			value, timestamp, ok, err := sorted.NextValue()
+			if err != nil {
+				return err
+			}
+			if !ok {
+				break
+			}
+			b.add(window, timestamp, bytes.Clone(value))
+			size += len(value) + len(window)
+			seen += len(value) + len(window)
+			if size >= sendBytes {
+				if err := takeUp(); err != nil {
+					return err
+				}
+			}
+		}
+	}
+}
+
+// finishKeys puts out what is left of the keys that have been taken up: all of their input is there.
+func (p *panes) finishKeys(ctx context.Context) error {
+	was := p.now
+	if err := p.advance(ctx, times{input: coder.MaxTimestamp}); err != nil {
+		return err
+	}
+	p.now = was
+	return p.forgetAll()
+}
+
+// advance wakes the windows whose time has come.
+func (p *panes) advance(ctx context.Context, t times) error {
+	p.now.Input = t.input
+	if !t.now.IsZero() {
+		p.now.Processing = t.now.UnixMilli()
+	}
+	p.look()
+	for {
+		did, err := p.wakeDue(ctx, p.events, p.now.Input)
+		if err == nil && !did {
+			did, err = p.wakeDue(ctx, p.clocks, p.now.Processing)
+		}
+		if err != nil {
+			return err
+		}
+		if !did {
+			return p.send(ctx)
+		}
+	}
+}
+
+// wakeDue wakes the windows of a queue whose time is not later than the given one, as many as are worth a step.
+func (p *panes) wakeDue(ctx context.Context, h *heads, until int64) (did bool, err error) {
+	if !h.any(until+1) || !p.opened() {
+		return false, nil
+	}
+	var due []touched
+	var entries [][]byte
+	size := 0
+	err = p.walk(h, until+1, func(group int, at int64, rest, _ []byte) (bool, error) {
+		key, more, ok := cutPart(rest)
+		window, _, ok2 := cutPart(more)
+		if !ok || !ok2 {
+			return false, errors.New("a timer in the store is cut short")
+		}
+		due = append(due, touched{bytes.Clone(key), bytes.Clone(window)})
+		entries = append(entries, append(queueKey(h.kind, group, at), rest...))
+		size += len(rest)
+		return size < sendBytes, nil
+	})
+	if err != nil {
+		return false, err
+	}
+	for i, w := range due {
+		if err := p.load(w.key, [][]byte{w.window}); err != nil {
+			return false, err
+		}
+		effects, err := p.key.Wake(p.now, w.window)
+		if err != nil {
+			return false, err
+		}
+		// It has come, whether or not the window still knows of it.
+		p.over.Delete(entries[i])
+		if err := p.carryOut(ctx, w.key, nil, effects); err != nil {
+			return false, err
+		}
+		if err := p.send(ctx); err != nil {
+			return false, err
+		}
+	}
+	return len(due) > 0, nil
+}
+
+func (p *panes) hold() (int64, error) { return p.head(p.holds) }
+
+func (p *panes) wake() (time.Time, error) { return p.wakeAt(p.clocks) }
+
+func (p *panes) snapshot(directory string) error {
+	if p.over != nil {
+		if err := p.over.Commit(); err != nil {
+			return err
+		}
+	}
+	return p.keyedStore.snapshot(directory)
+}
+
+func (p *panes) close() error {
+	err := p.keyedStore.close()
+	if p.gather != nil {
+		err = errors.Join(err, p.gather.Close())
+	}
+	return err
+}
