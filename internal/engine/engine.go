@@ -46,7 +46,9 @@ type Job struct {
 	Dependencies map[string][]*pipepb.ArtifactInformation
 	// Parallelism is the number of tasks of a stage; 0 lets the engine choose.
 	Parallelism int
-	Events      Events
+	// Attempts is how often a bundle is tried before its failure is the job's; 0 lets the engine choose.
+	Attempts int
+	Events   Events
 }
 
 // Events is where an engine reports. Its methods may be called from any goroutine; they do not block on readers.

@@ -216,11 +216,12 @@ func TestParallelism(t *testing.T) {
 		{options(-1.0), 0, ""},
 		{options("-1"), 0, ""},
 		{options(-2.0), 0, "pipeline option parallelism: -2 is not a number of tasks"},
-		{options(1.5), 0, "pipeline option parallelism: 1.5 is not a number of tasks"},
-		{options(math.NaN()), 0, "pipeline option parallelism: NaN is not a number of tasks"},
-		{options(math.Inf(1)), 0, "pipeline option parallelism: +Inf is not a number of tasks"},
+		{options(1.5), 0, "pipeline option parallelism: 1.5 is not a whole number"},
+		{options(math.NaN()), 0, "pipeline option parallelism: NaN is not a whole number"},
+		{options(math.Inf(1)), 0, "pipeline option parallelism: Infinity is not a whole number"},
+		{options(1e300), 0, "pipeline option parallelism: 1e+300 is not a whole number"},
 		{options("many"), 0, `pipeline option parallelism: "many" is not a whole number`},
-		{options("99999999999"), 0, `pipeline option parallelism: "99999999999" is not a whole number`},
+		{options("99999999999"), 0, "pipeline option parallelism: 99999999999 is not a number of tasks"},
 		{options(true), 0, "pipeline option parallelism: true is not a whole number"},
 	} {
 		got, err := job.Parallelism(c.options)
@@ -230,6 +231,39 @@ func TestParallelism(t *testing.T) {
 		}
 		if got != c.want || text != c.refused {
 			t.Errorf("Parallelism(%v) = %d, %q; want %d, %q", c.options, got, text, c.want, c.refused)
+		}
+	}
+}
+
+func TestAttempts(t *testing.T) {
+	for _, c := range []struct {
+		options map[string]any
+		want    int
+		refused string
+	}{
+		{nil, 0, ""},
+		{map[string]any{"beam:option:bundle_attempts:v1": nil}, 0, ""},
+		{map[string]any{"beam:option:bundle_attempts:v1": 7.0}, 7, ""},
+		{map[string]any{"beam:option:bundle_attempts:v1": "1"}, 1, ""},
+		{map[string]any{"beam:option:experiments:v1": []any{"x", "bundle_attempts=3"}}, 3, ""},
+		{map[string]any{"beam:option:bundle_attempts:v1": 2.0, "beam:option:experiments:v1": []any{"bundle_attempts=3"}}, 2, ""},
+		{map[string]any{"beam:option:bundle_attempts:v1": 0.0}, 0, "pipeline option bundle_attempts: a bundle is tried between 1 and 1000 times, not 0"},
+		{map[string]any{"beam:option:bundle_attempts:v1": -1.0}, 0, "pipeline option bundle_attempts: a bundle is tried between 1 and 1000 times, not -1"},
+		{map[string]any{"beam:option:bundle_attempts:v1": 1001.0}, 0, "pipeline option bundle_attempts: a bundle is tried between 1 and 1000 times, not 1001"},
+		{map[string]any{"beam:option:bundle_attempts:v1": true}, 0, "pipeline option bundle_attempts: true is not a whole number"},
+		{map[string]any{"beam:option:experiments:v1": []any{"bundle_attempts=many"}}, 0, `pipeline option bundle_attempts: "many" is not a whole number`},
+	} {
+		options, err := structpb.NewStruct(c.options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := job.Attempts(options)
+		text := ""
+		if err != nil {
+			text = err.Error()
+		}
+		if got != c.want || text != c.refused {
+			t.Errorf("Attempts(%v) = %d, %q; want %d, %q", c.options, got, text, c.want, c.refused)
 		}
 	}
 }

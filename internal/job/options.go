@@ -22,32 +22,62 @@ func Option(options *structpb.Struct, name string) (*structpb.Value, bool) {
 	return v, true
 }
 
-// Parallelism is the option of that name, 0 where it is not set or zero: then the engine chooses. Java, Go and
-// TypeScript send a number, Python a string of digits. Java's Flink and Spark options have -1 for "not set".
+// Parallelism is the option of that name, 0 where it is not set or zero: then the engine chooses. Java's Flink and Spark
+// options have -1 for "not set".
 func Parallelism(options *structpb.Struct) (int, error) {
-	v, ok := Option(options, ParallelismOption)
-	if !ok {
-		return 0, nil
-	}
-	n := v.GetNumberValue()
-	switch k := v.GetKind().(type) {
-	case *structpb.Value_NumberValue:
-	case *structpb.Value_StringValue:
-		i, err := strconv.ParseInt(k.StringValue, 10, 32)
-		if err != nil {
-			return 0, fmt.Errorf("pipeline option %s: %q is not a whole number", ParallelismOption, k.StringValue)
-		}
-		n = float64(i)
-	default:
-		return 0, fmt.Errorf("pipeline option %s: %v is not a whole number", ParallelismOption, v.AsInterface())
-	}
-	if n == -1 {
-		return 0, nil
-	}
-	if n < 0 || n > math.MaxInt32 || n != math.Trunc(n) {
-		return 0, fmt.Errorf("pipeline option %s: %v is not a number of tasks", ParallelismOption, n)
+	n, ok, err := whole(options, ParallelismOption)
+	switch {
+	case err != nil || !ok || n == -1:
+		return 0, err
+	case n < 0 || n > math.MaxInt32:
+		return 0, fmt.Errorf("pipeline option %s: %d is not a number of tasks", ParallelismOption, n)
 	}
 	return int(n), nil
+}
+
+const (
+	// AttemptsOption is the pipeline option that says how often a bundle is tried before its failure is the job's.
+	AttemptsOption = "bundle_attempts"
+	// maxAttempts is far more than helps: the option is a number of tries, and not a way to try for ever.
+	maxAttempts = 1000
+)
+
+// Attempts is the option of that name, 0 where it is not set: then the engine chooses. An SDK whose own options do not have
+// it passes it on among its experiments, as bundle_attempts=N.
+func Attempts(options *structpb.Struct) (int, error) {
+	n, ok, err := whole(options, AttemptsOption)
+	switch {
+	case err != nil || !ok:
+		return 0, err
+	case n < 1 || n > maxAttempts:
+		return 0, fmt.Errorf("pipeline option %s: a bundle is tried between 1 and %d times, not %d", AttemptsOption, maxAttempts, n)
+	}
+	return int(n), nil
+}
+
+// whole is an option that is a whole number, or an experiment of that name. Java, Go and TypeScript send options as numbers,
+// Python as strings of digits.
+func whole(options *structpb.Struct, name string) (n int64, ok bool, err error) {
+	v, ok := Option(options, name)
+	if !ok {
+		text := experiment(options, name)
+		if text == "" {
+			return 0, false, nil
+		}
+		v = structpb.NewStringValue(text)
+	}
+	switch k := v.GetKind().(type) {
+	case *structpb.Value_NumberValue:
+		if n := int64(k.NumberValue); float64(n) == k.NumberValue {
+			return n, true, nil
+		}
+	case *structpb.Value_StringValue:
+		if n, err := strconv.ParseInt(k.StringValue, 10, 64); err == nil {
+			return n, true, nil
+		}
+		return 0, false, fmt.Errorf("pipeline option %s: %q is not a whole number", name, k.StringValue)
+	}
+	return 0, false, fmt.Errorf("pipeline option %s: %v is not a whole number", name, v.AsInterface())
 }
 
 // EngineOption is the pipeline option that says which of a server's engines runs the job.

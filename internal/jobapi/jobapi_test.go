@@ -508,7 +508,7 @@ func TestOptionsFeedPythonsParser(t *testing.T) {
 			t.Errorf("option %v lacks a description or a group", o)
 		}
 	}
-	equal(t, "options", []string{"parallelism"}, names)
+	equal(t, "options", []string{"parallelism", "bundle_attempts"}, names)
 }
 
 func TestNames(t *testing.T) {

@@ -21,5 +21,12 @@ func (s *Service) DescribePipelineOptions(
 			"0, the default, lets the engine choose: the embedded one takes as many as there are processors.",
 		DefaultValue: "0",
 		Group:        "Trestle",
+	}, {
+		Name: job.AttemptsOption,
+		Type: jobpb.PipelineOptionType_INTEGER,
+		Description: "How often a bundle is tried before its failure is the job's: the first time and the retries, 4 by default. " +
+			"What the user's code says twice in the same words ends the job at once. " +
+			"SDKs that do not have the option take it as --experiments=" + job.AttemptsOption + "=N.",
+		Group: "Trestle",
 	}}}, nil
 }

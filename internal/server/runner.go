@@ -33,6 +33,8 @@ func (r *runner) Check(ctx context.Context, p *pipepb.Pipeline, options *structp
 	errs = append(errs, artifact.Check(dependencies))
 	tasks, err := job.Parallelism(options)
 	errs = append(errs, err)
+	_, err = job.Attempts(options)
+	errs = append(errs, err)
 	chosen, err := r.choose(options)
 	errs = append(errs, err)
 	if chosen != nil {
@@ -71,6 +73,10 @@ func (r *runner) Start(ctx context.Context, s jobapi.Submission) (engine.Run, er
 	if err != nil {
 		return nil, err
 	}
+	attempts, err := job.Attempts(s.Options)
+	if err != nil {
+		return nil, err
+	}
 	chosen, err := r.choose(s.Options)
 	if err != nil {
 		return nil, err
@@ -88,6 +94,7 @@ func (r *runner) Start(ctx context.Context, s jobapi.Submission) (engine.Run, er
 		Options:      s.Options,
 		Dependencies: dependencies,
 		Parallelism:  tasks,
+		Attempts:     attempts,
 		Events:       s.Events,
 	})
 	if err != nil {

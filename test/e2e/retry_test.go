@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -17,6 +18,7 @@ import (
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/sdf"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/io/rtrackers/offsetrange"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/options/jobopts"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/register"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/testing/passert"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/transforms/stats"
@@ -27,6 +29,7 @@ import (
 func init() {
 	register.Function1x2(failTwice)
 	register.Function1x2(failAlways)
+	register.Function1x2(failAnew)
 	register.DoFn2x0[int, func(int)](&dieOnce{})
 	register.DoFn3x0[*sdf.LockRTracker, int, func(int)](&slowRange{})
 }
@@ -61,6 +64,32 @@ func TestRetry(t *testing.T) {
 	})
 	if n := failures.Load(); n != 3 {
 		t.Errorf("the element was tried %d times", n)
+	}
+}
+
+// failAnew fails always, each time in another way.
+func failAnew(int) (int, error) { return 0, fmt.Errorf("failure %d", failures.Add(1)) }
+
+// TestAttemptsOption: a job says how often its bundles are tried, as an experiment, which all SDKs have; nonsense is refused
+// before anything runs.
+func TestAttemptsOption(t *testing.T) {
+	s := start(t, server.Config{})
+	for _, c := range []struct {
+		experiment string
+		tries      int32
+		says       string
+	}{
+		{"", 4, "failure 4"},
+		{"bundle_attempts=1", 1, "failure 1"},
+		{"bundle_attempts=6", 6, "failure 6"},
+		{"bundle_attempts=0", 0, "pipeline option bundle_attempts: a bundle is tried between 1 and 1000 times, not 0"},
+	} {
+		set(t, jobopts.Experiments, c.experiment)
+		failures.Store(0)
+		_, err := execute(t, s, func(s beam.Scope) { beam.ParDo(s, failAnew, beam.Create(s, 1)) })
+		if err == nil || failures.Load() != c.tries || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%q: %d tries, and %v; want %d", c.experiment, failures.Load(), err, c.tries)
+		}
 	}
 }
 

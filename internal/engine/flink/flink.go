@@ -6,6 +6,7 @@
 package flink
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -46,7 +47,7 @@ type Config struct {
 	Attempts, BundleBytes int
 	// Containers is how workers run containers, in the form of package harness; nil for its defaults.
 	Containers json.RawMessage
-	Log       *slog.Logger
+	Log        *slog.Logger
 }
 
 // DefaultKeyGroups is Flink's own default for the maximum parallelism of small jobs.
@@ -140,7 +141,7 @@ func (e *Engine) encode(j engine.Job) (string, error) {
 	}
 	inner := submission.Job{
 		Trestle: e.cfg.Version, ID: j.ID, Name: j.Name, Pipeline: j.Pipeline, Planned: j.Planned, Digest: digest, Options: j.Options,
-		KeyGroups: e.cfg.KeyGroups, Artifacts: e.cfg.Artifacts, Memory: e.cfg.Memory, Attempts: e.cfg.Attempts,
+		KeyGroups: e.cfg.KeyGroups, Artifacts: e.cfg.Artifacts, Memory: e.cfg.Memory, Attempts: cmp.Or(j.Attempts, e.cfg.Attempts),
 		BundleBytes: e.cfg.BundleBytes, Containers: e.cfg.Containers,
 	}
 	encoded, err := inner.Encode()

@@ -7,6 +7,7 @@
 package local
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -101,8 +102,10 @@ func (e *Engine) Submit(_ context.Context, j engine.Job) (engine.Run, error) {
 	if err != nil {
 		return nil, err
 	}
+	cfg := e.cfg
+	cfg.Attempts = cmp.Or(j.Attempts, cfg.Attempts)
 	r := &run{
-		cfg:         e.cfg,
+		cfg:         cfg,
 		job:         j,
 		parallelism: parallelism,
 		dir:         filepath.Join(e.cfg.Dir, j.ID),
