@@ -13,8 +13,12 @@ import (
 	"trestle/internal/worker/wire"
 )
 
-// helloTimeout is how long a connection may take to say what it is.
-const helloTimeout = 10 * time.Second
+const (
+	// helloTimeout is how long a connection may take to say what it is.
+	helloTimeout = 10 * time.Second
+	// helloBytes is the longest that a hello is: a type, a version, a token.
+	helloBytes = 2 + wire.TokenBytes
+)
 
 // accept serves connections until the listener is closed.
 func (w *Worker) accept(listener net.Listener, serving *sync.WaitGroup) {
@@ -45,6 +49,7 @@ func (w *Worker) serve(ctx context.Context, conn net.Conn) error {
 		return err
 	}
 	reader := wire.NewReader(conn)
+	reader.Limit(helloBytes)
 	hello, err := reader.Read()
 	if err != nil {
 		return err
@@ -52,6 +57,7 @@ func (w *Worker) serve(ctx context.Context, conn net.Conn) error {
 	if hello.Type != wire.Hello || subtle.ConstantTimeCompare(hello.Data, w.token[:]) != 1 {
 		return errors.New("it did not begin with the worker's token")
 	}
+	reader.Limit(wire.MaxFrame)
 	writer := wire.NewWriter(conn)
 	if hello.Kind != wire.Version {
 		text := fmt.Sprintf("the adapter speaks version %d of the protocol, the worker version %d", hello.Kind, wire.Version)

@@ -21,7 +21,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // TestConformance runs the suite of the task contract against tasks that are driven over a socket.
 func TestConformance(t *testing.T) {
 	hosts := map[*stage.Views]*host{} // the tasks of a stage share a worker
-	stagetest.Run(t, func(t *testing.T, s stage.Spec) stage.Task {
+	stagetest.Run(t, stagetest.Form{Open: func(t *testing.T, s stage.Spec) stage.Task {
 		h := hosts[s.Views]
 		if h == nil {
 			h = newHost(t, s)
@@ -35,8 +35,9 @@ func TestConformance(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		t.Cleanup(func() { task.Close() }) // before its worker's end
 		return task
-	})
+	}})
 }
 
 // host is a worker whose harnesses are a test's.

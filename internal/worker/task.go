@@ -58,12 +58,14 @@ type taskConn struct {
 	queue    []*wire.Frame // events that wait for the task
 	underWay int64         // what the adapter has been charged and not given back
 	arrived  chan struct{} // has an element when the queue may have
+
+	ended map[int]bool // inputs
 }
 
 // serveTask drives a task until the adapter closes it, or is gone.
 func (w *Worker) serveTask(ctx context.Context, conn net.Conn, reader *wire.Reader, open *wire.Frame) error {
 	t := &taskConn{
-		worker: w, writer: wire.NewWriter(conn), credit: wire.NewCredit(open.Wide), arrived: make(chan struct{}, 1),
+		worker: w, writer: wire.NewWriter(conn), credit: wire.NewCredit(open.Wide), arrived: make(chan struct{}, 1), ended: map[int]bool{},
 		report: &report{attempt: int(open.Numbers[3]), log: w.cfg.Log, memory: w.memory},
 	}
 	t.ctx, t.cancel = context.WithCancelCause(ctx)
@@ -89,7 +91,8 @@ func (w *Worker) serveTask(ctx context.Context, conn net.Conn, reader *wire.Read
 		err = t.run()
 	}
 	if err != nil && t.ctx.Err() == nil {
-		err = t.fail(err)
+		// Others may wait for a side input that this one was to bring.
+		err = errors.Join(t.fail(err), t.shared.withdraw(t))
 	}
 	if err != nil {
 		t.cancel(errBroken) // nobody is there to be told
@@ -206,7 +209,11 @@ func (t *taskConn) run() error {
 		if input > len(t.stage.SideInputs) {
 			return fmt.Errorf("stage %q, task %d: the engine brings input %d, of %d", t.stage.Name, t.index, input, len(t.stage.SideInputs)+1)
 		}
+		if t.ended[input] {
+			return fmt.Errorf("stage %q, task %d: the engine brings input %d after its end", t.stage.Name, t.index, input)
+		}
 		if f.Type == wire.End {
+			t.ended[input] = true
 			if err := t.end(input); err != nil {
 				return err
 			}

@@ -17,16 +17,16 @@ import (
 )
 
 var attemptCases = []testCase{
-	{"a bundle that fails is tried again, and its output counts once", triedAgain},
-	{"a bundle is tried as often as the spec says", triedOften},
+	{directly + "a bundle that fails is tried again, and its output counts once", triedAgain},
+	{directly + "a bundle is tried as often as the spec says", triedOften},
 	{"the same failure twice is the task's", triedInVain},
-	{"another attempt has another harness when the first is gone", anotherHarness},
+	{directly + "another attempt has another harness when the first is gone", anotherHarness},
 	{"large groups can be read in another attempt", groupsTriedAgain},
-	{"only what failed is tried again", earlierBundlesStay},
-	{"an engine that takes nothing back", nothingIsDropped},
+	{directly + "only what failed is tried again", earlierBundlesStay},
+	{directly + "an engine that takes nothing back", nothingIsDropped},
 	{"malformed output is no reason to try again", malformedOnce},
-	{"small bundles travel in their instruction, and their output in the response", embeddedElements},
-	{"an attempt's blocks on a keyed input count when it is settled", attemptsArrive},
+	{directly + "small bundles travel in their instruction, and their output in the response", embeddedElements},
+	{directly + "an attempt's blocks on a keyed input count when it is settled", attemptsArrive},
 }
 
 // breaking wraps a script: attempts up to the n-th fail behind it, each in its own words.

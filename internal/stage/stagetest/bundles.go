@@ -28,12 +28,12 @@ pardo next(out) > end env=other
 `
 
 var bundleCases = []testCase{
-	{"metrics are passed on once a bundle, after its output", metricsOnce},
+	{directly + "metrics are passed on once a bundle, after its output", metricsOnce},
 	{"residuals are processed before the input's end returns", residuals},
 	{"a residual waits for its time", residualDelay},
 	{"a stage that is not splittable gives nothing back", residualOfNothing},
 	{"a residual that is empty is refused", emptyResidual},
-	{"a bundle is finalized when its output has been emitted", finalization},
+	{directly + "a bundle is finalized when its output has been emitted", finalization},
 }
 
 func metricsOnce(t *testing.T, open Open) {

@@ -15,7 +15,7 @@ var closeCases = []testCase{
 	{"a task that has gathered groups", closeGathering},
 	{"between the blocks of a bundle", closeBetweenBlocks},
 	{"while the harness is silent", closeWhileSilent},
-	{"while the engine takes no output", closeWhileEmitting},
+	{directly + "while the engine takes no output", closeWhileEmitting},
 	{"while a residual waits", closeWhileWaiting},
 	{"while large groups are held", closeWithLargeGroups},
 	{"while the harness takes no input, once it is gone", closeWhileSending},

@@ -15,9 +15,9 @@ import (
 )
 
 var failureCases = []testCase{
-	{"the user's error is told as the SDK told it, with the stage", userError},
-	{"a harness that is lost in a bundle fails the task", harnessLost},
-	{"a harness that cannot be had fails the task", noHarness},
+	{directly + "the user's error is told as the SDK told it, with the stage", userError},
+	{directly + "a harness that is lost in a bundle fails the task", harnessLost},
+	{directly + "a harness that cannot be had fails the task", noHarness},
 	{"an output that cannot be cut into records is named", malformedOutput},
 	{"an engine that takes no output fails the task", emitFails},
 	{"an error is final", errorsAreFinal},

@@ -16,7 +16,7 @@ import (
 var mergingCases = []testCase{
 	{"windows that only an SDK can merge are merged by it", mergedByTheSDK},
 	{"windows are merged again when the harness dies", mergedAgain},
-	{"a window function that fails is the task's failure", mergingFails},
+	{directly + "a window function that fails is the task's failure", mergingFails},
 }
 
 // mergeAll is a window function that merges all windows of a key into one.

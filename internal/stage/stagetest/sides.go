@@ -38,7 +38,7 @@ var sideInputCases = []testCase{
 	{"a side input takes nothing after its end", sidesAfterTheirEnd},
 	{"a side input is not read in another way than declared", sidesReadWrongly},
 	{"a side input of a grouping stage", sidesOfGroups},
-	{"a side input that failed stays unreadable for all tasks", sidesFailed},
+	{directly + "a side input that failed stays unreadable for all tasks", sidesFailed},
 }
 
 func listKey(window []byte) *fnpb.StateKey {

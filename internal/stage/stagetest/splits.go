@@ -15,11 +15,11 @@ import (
 )
 
 var splitCases = []testCase{
-	{"a task that is idle, or not splittable, gives nothing", splitOfNothing},
-	{"a bundle gives elements away, and does not process them in another attempt", splitBetweenElements},
-	{"a bundle gives a part of an element away", splitWithinElement},
-	{"a bundle that has nothing to give may be asked again, and tried again", splitInVain},
-	{"an answer that loses elements is refused", splitWrongly},
+	{directly + "a task that is idle, or not splittable, gives nothing", splitOfNothing},
+	{directly + "a bundle gives elements away, and does not process them in another attempt", splitBetweenElements},
+	{directly + "a bundle gives a part of an element away", splitWithinElement},
+	{directly + "a bundle that has nothing to give may be asked again, and tried again", splitInVain},
+	{directly + "an answer that loses elements is refused", splitWrongly},
 }
 
 // splitStage is a bundle of the elements a to d that stops at the first one until it is told to go on.

@@ -74,6 +74,8 @@ type Task struct {
 	ctx    context.Context // ends when the worker says no more
 	cancel context.CancelCauseFunc
 	read   sync.WaitGroup
+	emits  context.Context // ends with Close
+	close  context.CancelFunc
 
 	mu     sync.Mutex // one event at a time
 	ended  chan int   // inputs
@@ -84,6 +86,7 @@ type Task struct {
 func Open(ctx context.Context, conn net.Conn, stageNumber, index, parallelism, attempt int, out stage.Output) (*Task, error) {
 	t := &Task{conn: conn, writer: wire.NewWriter(conn), out: out, ended: make(chan int, 1)}
 	t.ctx, t.cancel = context.WithCancelCause(context.Background())
+	t.emits, t.close = context.WithCancel(t.ctx)
 	open := wire.Frame{Type: wire.Open, Wide: windowBytes}
 	for i, n := range []int{stageNumber, index, parallelism, attempt} {
 		open.Numbers[i] = uint32(n)
@@ -124,7 +127,9 @@ func (t *Task) receive(reader *wire.Reader) error {
 		}
 		switch f.Type {
 		case wire.Emit:
-			err = t.emitted(f)
+			if err = t.emitted(f); t.emits.Err() != nil {
+				err = nil // the task is being closed
+			}
 		case wire.Ended:
 			if f.Numbers[0] == stage.MainInput {
 				t.out.Quiet()
@@ -149,9 +154,9 @@ func (t *Task) receive(reader *wire.Reader) error {
 }
 
 func (t *Task) emitted(f *wire.Frame) error {
-	err := t.out.Emit(t.ctx, int(f.Numbers[0]), int(f.Numbers[1]), f.Data)
+	err := t.out.Emit(t.emits, int(f.Numbers[0]), int(f.Numbers[1]), f.Data)
 	if err == nil {
-		err = t.out.Settle(t.ctx, true)
+		err = t.out.Settle(t.emits, true)
 	}
 	charge := f.Charge()
 	f.Release()
@@ -231,6 +236,7 @@ func (t *Task) Close() error {
 		// An event under way ends with the task.
 		_ = t.writer.Write(wire.Frame{Type: wire.Close}) // a worker that is gone has closed the task
 	}
+	t.close()
 	t.read.Wait()
 	t.mu.Lock()
 	defer t.mu.Unlock()

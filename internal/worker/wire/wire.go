@@ -133,10 +133,16 @@ func (f *Frame) allocate(n int) {
 var ErrMalformed = errors.New("malformed frame")
 
 // Reader reads frames. It is for one goroutine.
-type Reader struct{ r *bufio.Reader }
+type Reader struct {
+	r     *bufio.Reader
+	limit uint32
+}
 
 // NewReader makes a reader.
-func NewReader(r io.Reader) *Reader { return &Reader{r: bufio.NewReaderSize(r, 128<<10)} }
+func NewReader(r io.Reader) *Reader { return &Reader{r: bufio.NewReaderSize(r, 128<<10), limit: MaxFrame} }
+
+// Limit bounds the frames to come, in bytes: before the other end has said who it is, it gets no room.
+func (r *Reader) Limit(bytes uint32) { r.limit = min(bytes, MaxFrame) }
 
 // header is a frame's length, and the most that stands before data: type, four numbers, a wide one.
 const (
@@ -151,7 +157,7 @@ func (r *Reader) Read() (*Frame, error) {
 		return nil, err
 	}
 	length := binary.BigEndian.Uint32(b[:])
-	if length == 0 || length > MaxFrame {
+	if length == 0 || length > r.limit {
 		return nil, fmt.Errorf("%w: of %d bytes", ErrMalformed, length)
 	}
 	if err := r.fill(b[:1]); err != nil {
