@@ -141,7 +141,6 @@ func (a *assembly) input(stage *Stage, s *fuse.Stage) {
 		read := s.Mouth.Mains[0]
 		in.Group = &Grouping{
 			Transform:   s.Mouth.ID,
-			Panes:       a.plan.Streaming || !once(a.windowing(read)),
 			StateBacked: a.stateBacked(s.Environment),
 			Coder:       a.windowed(read),
 			Windowing:   a.windowing(read),

@@ -2,10 +2,11 @@ package plan
 
 import (
 	"fmt"
+	"strings"
 
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
 
-	"trestle/internal/beam/trigger"
+	"trestle/internal/beam/grouping"
 	"trestle/internal/beam/urn"
 	"trestle/internal/plan/graph"
 )
@@ -81,41 +82,8 @@ func (v *validator) grouping(n *graph.Node) {
 			continue // reported with the PCollection
 		}
 		v.merging(n.Name(), ws)
-		v.panes(n.Name(), ws)
+		if err := grouping.Check(ws); err != nil {
+			v.report(n.Name(), "the windowing strategy of its input: "+strings.ReplaceAll(err.Error(), "\n", "; "), "")
+		}
 	}
-}
-
-// panes reports what a windowing strategy says about panes and no runner can do, or the model forbids.
-func (v *validator) panes(transform string, ws *pipepb.WindowingStrategy) {
-	if _, err := trigger.Compile(ws.GetTrigger(), merges(ws)); err != nil {
-		v.report(transform, fmt.Sprintf("its trigger: %v", err), "")
-	}
-	if ws.GetAccumulationMode() == pipepb.AccumulationMode_RETRACTING {
-		v.report(transform, "it wants retractions, which no runner puts out", "use accumulating or discarding panes")
-	}
-	if ws.GetAllowedLateness() < 0 {
-		v.report(transform, fmt.Sprintf("its allowed lateness is %d ms: it cannot be negative", ws.GetAllowedLateness()), "")
-	}
-}
-
-// once tells whether a grouping of a bounded collection puts each group out exactly once, at the end.
-func once(ws *pipepb.WindowingStrategy) bool {
-	closing := ws.GetClosingBehavior() == pipepb.ClosingBehavior_EMIT_ALWAYS && ws.GetAllowedLateness() > 0
-	return onePane(ws.GetTrigger()) && (!closing || ws.GetTrigger().GetNever() != nil)
-}
-
-// onePane tells whether a trigger fires exactly once for each key and window of a bounded collection: when a grouping has
-// all data before any window ends, nothing is early and nothing late. Then Default, AfterEndOfWindow without early firings
-// (its late ones have nothing to fire for) and Never (the window's expiry emits what there is, see Trigger.Never in
-// beam_runner_api.proto) all give one pane, and repeating them gives no other.
-func onePane(t *pipepb.Trigger) bool {
-	switch t := t.GetTrigger().(type) {
-	case nil, *pipepb.Trigger_Default_, *pipepb.Trigger_Never_:
-		return true
-	case *pipepb.Trigger_AfterEndOfWindow_:
-		return t.AfterEndOfWindow.GetEarlyFirings() == nil
-	case *pipepb.Trigger_Repeat_:
-		return t.Repeat.GetSubtrigger() != nil && onePane(t.Repeat.GetSubtrigger())
-	}
-	return false
 }

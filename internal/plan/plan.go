@@ -92,9 +92,6 @@ type Input struct {
 type Grouping struct {
 	// Transform is the id of the GroupByKey.
 	Transform string
-	// Panes is set when a group may go out more than once, or before all of the input is there: the plan is a streaming
-	// one, or the trigger does so over bounded input too. Otherwise each group goes out once, when the input has ended.
-	Panes bool
 	// StateBacked tells that Input.Coder has the values in a beam:coder:state_backed_iterable:v1: a long group may end
 	// in a token for which the harness reads the rest over the state API. Otherwise the whole group is in the element.
 	StateBacked bool

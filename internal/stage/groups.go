@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"trestle/internal/beam/coder"
+	"trestle/internal/beam/grouping"
 	"trestle/internal/beam/window"
 	"trestle/internal/shuffle"
 )
@@ -20,16 +21,18 @@ const (
 	inlineBytes = 1 << 20
 )
 
-// groups is the intake of a stage with a GroupByKey at its mouth: it groups by key and window, and makes an element
-// KV<K, Iterable<V>> of each group once the input has ended, which is when the default trigger fires in batch.
+// groups is the intake of a stage with a GroupByKey at its mouth, of a bounded plan: it groups by key and window, and makes
+// an element KV<K, Iterable<V>> of each group once the input has ended, which is when the default trigger fires then.
 type groups struct {
 	runner   runner
 	large    largeGroups // nil when the SDK cannot read iterables from state
 	grouper  *shuffle.Grouper
 	strategy *window.Strategy
-	merging  merging // nil unless windows have to be merged
-	limit    int     // bytes of a bundle
-	held     int     // bytes of large groups since the last bundle's end
+	merging  merging       // nil unless windows have to be merged
+	panes    *grouping.Key // nil when each group has one pane, on time
+	body     []byte        // of a group that may have several
+	limit    int           // bytes of a bundle
+	held     int           // bytes of large groups since the last bundle's end
 }
 
 // largeGroups keeps values that are too many to travel inside their element.
@@ -52,6 +55,13 @@ func newGroups(s Spec, r runner) (*groups, error) {
 	}
 	in := &groups{
 		runner: r, grouper: s.Store.NewGrouper(s.KeyGroups), strategy: strategy, merging: merging, limit: s.BundleBytes,
+	}
+	machine, err := grouping.Compile(g.Windowing, s.coders())
+	if err != nil {
+		return nil, fmt.Errorf("windowing of GroupByKey %s: %w", g.Transform, err)
+	}
+	if !machine.OnePane() {
+		in.panes = machine.NewKey()
 	}
 	if large, ok := r.(largeGroups); ok && g.StateBacked {
 		in.large = large
@@ -119,7 +129,8 @@ func (g *groups) sorted(ctx context.Context) (grouped, error) {
 	return g.merging.merge(ctx, sorted)
 }
 
-// element appends the record of the group at hand: its header, the key, and the iterable of its values.
+// element appends the record of the group at hand: its header, the key, and the iterable of its values; several, if its
+// trigger makes it so.
 func (g *groups) element(buf []byte, sorted grouped) ([]byte, error) {
 	start := len(buf)
 	buf = coder.AppendHeader(buf, 0, sorted.Window(), coder.OnTimeAndOnly)
@@ -167,12 +178,35 @@ func (g *groups) element(buf []byte, sorted grouped) ([]byte, error) {
 	} else {
 		binary.BigEndian.PutUint32(buf[count:], uint32(n))
 	}
+	if g.panes != nil {
+		return g.firings(buf, start, count-len(sorted.Key()), sorted, n, earliest, latest)
+	}
 	// The time of the group is known now as well: it takes the place of the header's first bytes.
 	at, err := g.strategy.OutputTime(sorted.Window(), earliest, latest)
 	if err != nil {
 		return buf, fmt.Errorf("window of a group: %w", err)
 	}
 	coder.AppendTimestamp(buf[start:start], at)
+	return buf, nil
+}
+
+// firings makes of the record that begins at start, whose key begins at body, a record for each pane that the trigger makes
+// of its group.
+func (g *groups) firings(buf []byte, start, body int, sorted grouped, n, earliest, latest int64) ([]byte, error) {
+	panes, err := g.panes.Bounded(sorted.Window(), n, earliest, latest)
+	if err != nil {
+		return buf, err
+	}
+	g.body = append(g.body[:0], buf[body:]...)
+	buf = buf[:start]
+	for _, p := range panes {
+		buf = coder.AppendHeader(buf, p.Timestamp, sorted.Window(), p.Pane)
+		if p.N > 0 {
+			buf = append(buf, g.body...)
+		} else {
+			buf = append(append(buf, sorted.Key()...), 0, 0, 0, 0) // no values
+		}
+	}
 	return buf, nil
 }
 

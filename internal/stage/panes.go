@@ -14,9 +14,8 @@ import (
 	"trestle/internal/shuffle"
 )
 
-// panes is the intake of a stage with a GroupByKey at its mouth whose groups go out in panes, as triggers say: of every
-// streaming plan, and of bounded ones whose trigger may fire more than once. Package grouping decides; values, timers and
-// holds are in the task's store.
+// panes is the intake of a stage with a GroupByKey at its mouth, of a streaming plan: its groups go out in panes, as
+// triggers say. Package grouping decides; values, timers and holds are in the task's store.
 //
 // What the store has follows from what arrived and from time alone, not from what becomes of the panes in the harness: so
 // it is not taken back when a bundle is tried again.
@@ -26,13 +25,12 @@ type panes struct {
 	large   largeGroups // nil when the SDK cannot read iterables from state
 	machine *grouping.Machine
 	key     *grouping.Key
-	merger  *windowMerger    // nil unless an SDK merges the windows
-	gather  *shuffle.Grouper // nil when the plan is a streaming one
+	merger  *windowMerger // nil unless an SDK merges the windows
 
 	events, clocks, holds *heads
 
 	now    grouping.Now
-	output *int64 // the output watermark that the task has told; nil in a bounded plan
+	output *int64 // the output watermark that the task has told
 	batch  ofKey
 	buf    []byte // records that go to the harness next
 	taken  int    // bytes of the bundle under way
@@ -68,16 +66,10 @@ func newPanes(s Spec, r runner) (*panes, error) {
 	if err := in.restore(); err != nil {
 		return nil, err
 	}
-	if !s.Plan.Streaming {
-		in.gather = s.Store.NewGrouper(s.KeyGroups)
-	}
 	return in, nil
 }
 
-func (p *panes) process(ctx context.Context, from Delivery, block []byte) error {
-	if p.gather != nil {
-		return p.gather.Add(from.Attempt, from.KeyGroup, block)
-	}
+func (p *panes) process(ctx context.Context, _ Delivery, block []byte) error {
 	var keys []ofKey
 	index := map[string]int{}
 	if err := shuffle.EachEntry(block, func(e shuffle.Entry) error {
@@ -103,19 +95,12 @@ func (b *ofKey) add(window []byte, timestamp int64, value []byte) {
 	b.values = append(b.values, value)
 }
 
-func (p *panes) settle(attempt Attempt, keep bool) error {
-	if p.gather == nil {
-		return errors.New("blocks arrive settled in a streaming plan")
-	}
-	return p.gather.Settle(attempt, keep)
+func (p *panes) settle(Attempt, bool) error {
+	return errors.New("blocks arrive settled in a streaming plan")
 }
 
 // look takes note of the output watermark.
-func (p *panes) look() {
-	if p.output != nil {
-		p.now.Output = *p.output
-	}
-}
+func (p *panes) look() { p.now.Output = *p.output }
 
 // takeUp has the elements of some keys taken up.
 func (p *panes) takeUp(ctx context.Context, keys []ofKey) error {
@@ -358,75 +343,7 @@ func (p *panes) send(ctx context.Context) error {
 	return p.runner.cut(ctx)
 }
 
-// end processes what was gathered.
-func (p *panes) end(ctx context.Context) error {
-	if p.gather == nil {
-		return nil
-	}
-	sorted, err := p.gather.Seal()
-	if err != nil {
-		return err
-	}
-	var b ofKey
-	size, seen := 0, 0
-	takeUp := func() error {
-		if len(b.elements) == 0 {
-			return nil
-		}
-		err := p.takeUp(ctx, []ofKey{b})
-		b.elements, b.values, size = nil, nil, 0
-		if err != nil {
-			return err
-		}
-		return p.send(ctx)
-	}
-	for {
-		more, err := sorted.Next()
-		if err != nil {
-			return err
-		}
-		if !more || !bytes.Equal(b.key, sorted.Key()) {
-			if err := takeUp(); err != nil {
-				return err
-			}
-			if !more || seen >= p.spec.BundleBytes {
-				if err := p.finishKeys(ctx); err != nil || !more {
-					return err
-				}
-				seen = 0
-			}
-			b.key = bytes.Clone(sorted.Key())
-		}
-		window := bytes.Clone(sorted.Window())
-		for {
-			value, timestamp, ok, err := sorted.NextValue()
-			if err != nil {
-				return err
-			}
-			if !ok {
-				break
-			}
-			b.add(window, timestamp, bytes.Clone(value))
-			size += len(value) + len(window)
-			seen += len(value) + len(window)
-			if size >= sendBytes {
-				if err := takeUp(); err != nil {
-					return err
-				}
-			}
-		}
-	}
-}
-
-// finishKeys puts out what is left of the keys that have been taken up: all of their input is there.
-func (p *panes) finishKeys(ctx context.Context) error {
-	was := p.now
-	if err := p.advance(ctx, times{input: coder.MaxTimestamp}); err != nil {
-		return err
-	}
-	p.now = was
-	return p.forgetAll()
-}
+func (p *panes) end(context.Context) error { return nil }
 
 // advance wakes the windows whose time has come.
 func (p *panes) advance(ctx context.Context, t times) error {
@@ -502,12 +419,4 @@ func (p *panes) snapshot(directory string) error {
 		}
 	}
 	return p.keyedStore.snapshot(directory)
-}
-
-func (p *panes) close() error {
-	err := p.keyedStore.close()
-	if p.gather != nil {
-		err = errors.Join(err, p.gather.Close())
-	}
-	return err
 }

@@ -117,7 +117,7 @@ func newIntake(s Spec, r runner) (intake, error) {
 	case plan.Elements, plan.Played:
 		return newElements(s, r), nil
 	case plan.Groups:
-		if in.Group.Panes {
+		if s.Plan.Streaming {
 			return newPanes(s, r)
 		}
 		return newGroups(s, r)

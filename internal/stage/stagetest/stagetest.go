@@ -44,6 +44,7 @@ func Run(t *testing.T, form Form) {
 	}{
 		{"input", inputCases},
 		{"groups", groupCases},
+		{"panes", paneCases},
 		{"merging", mergingCases},
 		{"state", stateCases},
 		{"timers", timerCases},
