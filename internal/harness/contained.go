@@ -23,7 +23,7 @@ func (w *worker) startContainer(r *runnable) (instance, error) {
 	image := r.docker.GetContainerImage()
 	say := func(text string) { cfg.Message(jobpb.JobMessage_JOB_MESSAGE_BASIC, text) }
 	if err := r.engine.Image(w.pool.ctx, image, say); err != nil {
-		return nil, closedOr(w, err)
+		return nil, closedOr(err)
 	}
 	c, err := r.engine.Start(w.pool.ctx, container.Spec{
 		Image:  image,
@@ -34,13 +34,13 @@ func (w *worker) startContainer(r *runnable) (instance, error) {
 		Line:   w.line,
 	})
 	if err != nil {
-		return nil, closedOr(w, err)
+		return nil, closedOr(err)
 	}
 	return &containerInstance{w: w, container: c}, nil
 }
 
 // closedOr is err, unless the pool's end is what it comes from.
-func closedOr(w *worker, err error) error {
+func closedOr(err error) error {
 	if errors.Is(err, ErrClosed) {
 		return ErrClosed
 	}

@@ -41,7 +41,13 @@ func TestMain(m *testing.M) {
 		play(p)
 		return
 	}
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		if err := engine.Stop(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+		os.Exit(code)
+	}))
 }
 
 // play is a harness: it says its pid and connects, or does what the part says.

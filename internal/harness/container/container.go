@@ -23,6 +23,8 @@ const (
 	again = time.Second
 	// drain is how long a container's output may keep coming after its end.
 	drain = 2 * time.Second
+	// idLength is that of a container's id; names are not so long.
+	idLength = 64
 )
 
 // Spec is what to run.
@@ -90,7 +92,7 @@ func (e *Engine) Start(ctx context.Context, spec Spec) (*Container, error) {
 		return nil, errors.Join(fmt.Errorf("start %s: %w", c, err), e.remove(c.id))
 	}
 	// From its first line on, whenever the reader starts.
-	if c.logs, err = e.start([]string{"logs", "--follow", c.id}, spec.Line); err != nil {
+	if c.logs, err = e.start(process.Spec{Args: []string{"logs", "--follow", c.id}, Line: spec.Line}); err != nil {
 		return nil, errors.Join(fmt.Errorf("read the output of %s: %w", c, err), e.remove(c.id))
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
@@ -204,9 +206,13 @@ func (c *Container) Inspect(ctx context.Context) (State, error) {
 	return State{Running: answer.Running, Code: answer.ExitCode, OOMKilled: answer.OOMKilled, Reason: answer.Error}, nil
 }
 
-// has tells whether there is such a container, by its id.
-func (e *Engine) has(ctx context.Context, id string) (bool, error) {
-	out, err := e.ask(ctx, "ps", "--all", "--quiet", "--no-trunc", "--filter", "id="+id)
+// has tells whether there is such a container, by its id or name.
+func (e *Engine) has(ctx context.Context, container string) (bool, error) {
+	filter := "name=^/?" + container + "$" // docker's names begin with a slash
+	if len(container) == idLength && strings.Trim(container, "0123456789abcdef") == "" {
+		filter = "id=" + container
+	}
+	out, err := e.ask(ctx, "ps", "--all", "--quiet", "--no-trunc", "--filter", filter)
 	if err != nil {
 		return false, fmt.Errorf("%s does not answer: %w", e, err)
 	}
@@ -215,14 +221,22 @@ func (e *Engine) has(ctx context.Context, id string) (bool, error) {
 
 // remove ends and removes a container by id or name, with its anonymous volumes. That it is gone already is as good.
 func (e *Engine) remove(container string) error {
-	_, err := e.ask(context.Background(), "rm", "--force", "--volumes", container)
-	if err == nil {
-		return nil
+	ctx, cancel := context.WithTimeout(context.Background(), 2*answer)
+	defer cancel()
+	for {
+		_, err := e.ask(ctx, "rm", "--force", "--volumes", container)
+		if err == nil {
+			return nil
+		}
+		there, silent := e.has(ctx, container)
+		if silent == nil && !there {
+			return nil
+		}
+		// Somebody else may be removing it, which the engine calls an error.
+		if silent != nil || !pause(ctx, again/4) {
+			return fmt.Errorf("remove container %s: %w", container, err)
+		}
 	}
-	if there, silent := e.has(context.Background(), container); silent == nil && !there {
-		return nil
-	}
-	return fmt.Errorf("remove container %s: %w", container, err)
 }
 
 // String is for a person: the container's name, its image, engine and host.

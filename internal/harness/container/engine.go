@@ -47,6 +47,8 @@ type Engine struct {
 	logs  []string // bounds for a container's output
 	owner string   // the label's value
 
+	progress time.Duration // between two messages of a pull
+
 	mu     sync.Mutex
 	images map[string]*obtaining
 }
@@ -65,7 +67,7 @@ func Find(ctx context.Context, cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{cfg: cfg, name: filepath.Base(path), path: path, owner: owner.label(), images: map[string]*obtaining{}}
+	e := &Engine{cfg: cfg, name: filepath.Base(path), path: path, owner: owner.label(), progress: progress, images: map[string]*obtaining{}}
 	version, err := e.ask(ctx, "--version")
 	if err != nil {
 		return nil, fmt.Errorf("%s is no container engine that answers: %w", e, err)
@@ -135,12 +137,12 @@ func (e *Engine) ask(ctx context.Context, args ...string) (string, error) {
 // lines.
 func (e *Engine) run(ctx context.Context, args ...string) (string, error) {
 	var out strings.Builder
-	p, err := e.start(args, func(stream process.Stream, line string) {
+	p, err := e.start(process.Spec{Args: args, Line: func(stream process.Stream, line string) {
 		if stream == process.Stdout && out.Len() < most { // one goroutine a stream
 			out.WriteString(line)
 			out.WriteByte('\n')
 		}
-	})
+	}})
 	if err != nil {
 		return "", err
 	}
@@ -161,8 +163,9 @@ func (e *Engine) run(ctx context.Context, args ...string) (string, error) {
 
 // start starts the engine's command line. As a process of a group of its own it is not ended by a terminal's interrupt
 // in the middle of what it does, and it ends with this process.
-func (e *Engine) start(args []string, line func(process.Stream, string)) (*process.Process, error) {
-	return process.Start(process.Spec{Path: e.path, Args: args, Env: os.Environ(), Line: line})
+func (e *Engine) start(spec process.Spec) (*process.Process, error) {
+	spec.Path, spec.Env = e.path, os.Environ()
+	return process.Start(spec)
 }
 
 // failure is the error of a command line that ended badly: its own words when there are any.

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"trestle/internal/harness/process"
 )
 
 // progress is how often a message says that a pull is still going on.
@@ -99,11 +101,11 @@ func (e *Engine) pull(ctx context.Context, image string, say func(string)) error
 	limit := e.cfg.pullLimit()
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("it took longer than %v (--container-pull-limit)", limit))
 	defer cancel()
-	p, err := e.start([]string{"pull", image}, nil)
+	p, err := e.start(process.Spec{Args: []string{"pull", image}})
 	if err != nil {
 		return fmt.Errorf("pull image %s with %s: %w", image, e, err)
 	}
-	tick := time.NewTicker(progress)
+	tick := time.NewTicker(e.progress)
 	defer tick.Stop()
 	for {
 		select {

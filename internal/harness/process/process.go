@@ -143,7 +143,7 @@ func (p *Process) read(stream Stream, r *os.File, line func(Stream, string)) {
 	// An error other than the end can only be the deadline that run sets: then the rest is nobody's.
 	_ = lines(r, func(text string) {
 		p.wrote.Store(time.Now().UnixNano())
-		p.tail.Add(text)
+		p.tail.add(text, stream == Stderr)
 		if line != nil {
 			line(stream, text)
 		}
@@ -176,7 +176,7 @@ func (p *Process) Status() Status {
 	return p.status
 }
 
-// Output is the last lines that the process wrote, both streams as they came; at most some 50, each cut to a bounded length.
+// Output is the last lines that the process wrote, at most some 50, each cut to a bounded length: see Tail.Lines.
 func (p *Process) Output() []string { return p.tail.Lines() }
 
 // Active is when the process last wrote a line, or when it started.

@@ -173,6 +173,38 @@ func TestLastLines(t *testing.T) {
 	}
 }
 
+// What was written to stderr last is kept, and shown last, when much came after it; otherwise lines are as they came.
+func TestTail(t *testing.T) {
+	var tail Tail
+	for i := range 30 {
+		tail.add("cause "+strconv.Itoa(i), true)
+	}
+	if got := tail.Lines(); len(got) != 30 || got[29] != "cause 29" {
+		t.Errorf("%q", got)
+	}
+	for i := range 20 {
+		tail.add("flushed "+strconv.Itoa(i), false)
+	}
+	got := tail.Lines()
+	if len(got) != tailLines || got[0] != "cause 0" || got[tailLines-1] != "cause 29" || got[tailLines-tailErrors] != "cause 18" || got[tailLines-tailErrors-1] != "flushed 19" {
+		t.Errorf("%d: %q", len(got), got)
+	}
+	for i := range 100 {
+		tail.add("more "+strconv.Itoa(i), false)
+	}
+	got = tail.Lines()
+	if len(got) != tailLines || got[0] != "more 62" || got[tailLines-tailErrors-1] != "more 99" || got[tailLines-1] != "cause 29" {
+		t.Errorf("%d: %q", len(got), got)
+	}
+	var plain Tail
+	for i := range 100 {
+		plain.Add(strconv.Itoa(i))
+	}
+	if got := plain.Lines(); len(got) != tailLines || got[0] != "50" || got[tailLines-1] != "99" {
+		t.Errorf("%q", got)
+	}
+}
+
 // A line without end is cut into parts, and cut short where it is kept.
 func TestLongLine(t *testing.T) {
 	h := newHeard()

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"unicode/utf8"
@@ -12,6 +13,8 @@ import (
 const (
 	// tailLines are kept: a Python traceback with its chained causes fits.
 	tailLines = 50
+	// tailErrors are those of them that are shown whatever was written after them.
+	tailErrors = 12
 	// tailWidth bounds a kept line, in bytes; more is noise in an error's text.
 	tailWidth = 500
 	// lineWidth bounds a line that is passed on, in bytes; a longer one is passed on in parts.
@@ -20,13 +23,21 @@ const (
 
 // Tail keeps the last lines that it was given. The zero Tail is empty; its methods may be called concurrently.
 type Tail struct {
-	mu   sync.Mutex
-	ring []string
-	next int
+	mu    sync.Mutex
+	added int
+	lines []tailLine // the last ones, oldest first
+	errs  []tailLine // the last ones of those that were written as errors
+}
+
+type tailLine struct {
+	n    int // of the lines added
+	text string
 }
 
 // Add adds a line, cut to a bounded length.
-func (t *Tail) Add(line string) {
+func (t *Tail) Add(line string) { t.add(line, false) }
+
+func (t *Tail) add(line string, isError bool) {
 	if len(line) > tailWidth {
 		cut := tailWidth
 		for cut > 0 && !utf8.RuneStart(line[cut]) {
@@ -36,19 +47,36 @@ func (t *Tail) Add(line string) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.ring) < tailLines {
-		t.ring = append(t.ring, line)
-		return
+	t.added++
+	keep := func(lines []tailLine, most int) []tailLine {
+		if len(lines) == most {
+			copy(lines, lines[1:])
+			lines = lines[:most-1]
+		}
+		return append(lines, tailLine{t.added, line})
 	}
-	t.ring[t.next] = line
-	t.next = (t.next + 1) % tailLines
+	t.lines = keep(t.lines, tailLines)
+	if isError {
+		t.errs = keep(t.errs, tailErrors)
+	}
 }
 
-// Lines are the last lines, at most some 50, oldest first.
+// Lines are the last lines, at most some 50, as they came, oldest first. Which of two streams' lines came first is not
+// sure, and a program that fails often writes why to stderr and then all that it had kept back to stdout: so when the last
+// errors are not among what came last, they are put at the end.
 func (t *Tail) Lines() []string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return append(append([]string(nil), t.ring[t.next:]...), t.ring[:t.next]...)
+	lines := t.lines
+	if late := max(0, len(lines)-tailErrors); len(t.errs) > 0 && t.errs[0].n < lines[late].n {
+		lines = slices.DeleteFunc(slices.Clone(lines), func(l tailLine) bool { return l.n >= t.errs[0].n && slices.Contains(t.errs, l) })
+		lines = append(lines[max(0, len(lines)+len(t.errs)-tailLines):], t.errs...)
+	}
+	text := make([]string, len(lines))
+	for i, l := range lines {
+		text[i] = l.text
+	}
+	return text
 }
 
 // lines calls each for every line of r, without its end and without invalid UTF-8, until r ends. Memory is bounded

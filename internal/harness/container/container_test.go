@@ -1,0 +1,274 @@
+//go:build linux
+
+package container
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"trestle/test/containers"
+)
+
+// part is the variable of the environment by which the test binary plays a server that has a container.
+const part = "TRESTLE_TEST_SERVER"
+
+// needed is the engine of this package's tests.
+var needed containers.Shared
+
+func TestMain(m *testing.M) {
+	if name := os.Getenv(part); name != "" {
+		play(name)
+		return
+	}
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		if err := needed.Stop(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+		os.Exit(code)
+	}))
+}
+
+// play starts a container, says so, and waits.
+func play(name string) {
+	fail := func(err error) {
+		fmt.Println("failed:", err)
+		os.Exit(1)
+	}
+	e, err := Find(context.Background(), Config{})
+	if err != nil {
+		fail(err)
+	}
+	if _, err := e.Start(context.Background(), Spec{Image: containers.Image, Name: name, Job: name}); err != nil {
+		fail(err)
+	}
+	fmt.Println("started")
+	<-time.After(time.Hour)
+}
+
+func needEngine(t *testing.T, cfg Config) *Engine {
+	t.Helper()
+	switch err := needed.Need(); {
+	case errors.Is(err, containers.ErrNone):
+		t.Skip(err)
+	case err != nil:
+		t.Fatal(err)
+	}
+	e, err := Find(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func docker(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := containers.Docker(args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(out)
+}
+
+// server starts the test binary as a server of its own, whose container waits to connect until it is removed.
+func server(t *testing.T, name string) *os.Process {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), part+"="+name)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		docker(t, "rm", "--force", name)
+	})
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if line != "started\n" {
+		t.Fatalf("the server says %q, %v", line, err)
+	}
+	return cmd.Process
+}
+
+// The containers of a server that was killed are removed by the next one's sweep; a living server's are not.
+func TestSweepAfterKill(t *testing.T) {
+	needEngine(t, Config{})
+	suffix := fmt.Sprint(os.Getpid())
+	killed, living := "trestle-test-killed-"+suffix, "trestle-test-living-"+suffix
+	process := server(t, killed)
+	server(t, living)
+	if err := process.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := process.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	list := func() string {
+		return docker(t, "ps", "--all", "--format", "{{.Names}}", "--filter", "name=trestle-test-.*-"+suffix)
+	}
+	if got := strings.Fields(list()); len(got) != 2 {
+		t.Fatalf("containers %q, want both", got)
+	}
+	removed, err := Sweep(t.Context(), Config{})
+	if err != nil || removed < 1 {
+		t.Errorf("removed %d, %v", removed, err)
+	}
+	if got := list(); got != living {
+		t.Errorf("containers %q, want %q", got, living)
+	}
+}
+
+// A missing image is pulled once for all who wait, visibly: that it begins, goes on, and has ended. One that is there is
+// not pulled again, unless the policy says so.
+func TestPull(t *testing.T) {
+	e := needEngine(t, Config{})
+	e.progress = 50 * time.Millisecond
+	r := newRegistry(t, "pulled")
+	defer func() { docker(t, "rmi", "--force", r.image) }()
+	said := make(chan string, 1000)
+	say := func(text string) { said <- text }
+	errs := make(chan error, 2)
+	go func() { errs <- e.Image(t.Context(), r.image, say) }()
+	begin := <-said
+	if want := "pulling image " + r.image + " with docker on host "; !strings.HasPrefix(begin, want) {
+		t.Errorf("the first message is %q, want %q", begin, want)
+	}
+	go func() { errs <- e.Image(t.Context(), r.image, say) }()
+	select {
+	case <-r.asked:
+	case err := <-errs:
+		t.Fatalf("nothing was pulled: %v", err)
+	}
+	if text := <-said; !strings.Contains(text, "pulling image "+r.image) || !strings.Contains(text, " now") {
+		t.Errorf("the next message is %q", text)
+	}
+	r.release()
+	for range 2 {
+		if err := <-errs; err != nil {
+			t.Fatal(err)
+		}
+	}
+	last := ""
+	for len(said) > 0 {
+		last = <-said
+	}
+	if !strings.HasPrefix(last, "pulled image "+r.image+" in ") {
+		t.Errorf("the last message is %q", last)
+	}
+	pulls := r.pulls.Load()
+	again, err := Find(t.Context(), Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := again.Image(t.Context(), r.image, say); err != nil || r.pulls.Load() != pulls || len(said) > 0 {
+		t.Errorf("an image that is there: %v, %d pulls, %d messages", err, r.pulls.Load()-pulls, len(said))
+	}
+	always, err := Find(t.Context(), Config{Pull: PullAlways})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := always.Image(t.Context(), r.image, say); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(said) != 2 || r.pulls.Load() == pulls {
+		t.Errorf("with always, %d messages and %d pulls, want one pull", len(said), r.pulls.Load()-pulls)
+	}
+	c, err := again.Start(t.Context(), Spec{Image: r.image, Name: fmt.Sprint("trestle-test-pulled-", os.Getpid()), Args: []string{"--control_endpoint=127.0.0.1:1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Stop(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// A pull that takes too long is given up, with image, engine and limit.
+func TestPullLimit(t *testing.T) {
+	e := needEngine(t, Config{PullLimit: 500 * time.Millisecond})
+	r := newRegistry(t, "stalled")
+	err := e.Image(t.Context(), r.image, func(string) {})
+	if err == nil {
+		t.Fatal("no error")
+	}
+	for _, want := range []string{"pull image " + r.image + " with docker on host", "longer than 500ms", "--container-pull-limit"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not in: %v", want, err)
+		}
+	}
+}
+
+// A pull ends with the job that wants it.
+func TestPullEnds(t *testing.T) {
+	e := needEngine(t, Config{})
+	r := newRegistry(t, "ended")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	errs := make(chan error, 1)
+	go func() { errs <- e.Image(ctx, r.image, func(string) {}) }()
+	select {
+	case <-r.asked:
+	case err := <-errs:
+		t.Fatalf("nothing was pulled: %v", err)
+	}
+	gone := errors.New("the job is gone")
+	cancel(gone)
+	if err := <-errs; !errors.Is(err, gone) {
+		t.Errorf("error %v", err)
+	}
+}
+
+// Stop gives a container the time that it has, then kills it, and is as good on one that is gone.
+func TestStop(t *testing.T) {
+	e := needEngine(t, Config{})
+	c, err := e.Start(t.Context(), Spec{Image: containers.Image, Name: fmt.Sprint("trestle-test-stop-", os.Getpid()), Args: []string{"--control_endpoint=127.0.0.1:1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	docker(t, "pause", c.spec.Name) // so that it cannot mind the signal
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if err := c.Stop(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Stop(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if there, err := e.has(t.Context(), c.id); there || err != nil {
+		t.Errorf("the container is there: %v, %v", there, err)
+	}
+}
+
+// A question to an engine that hangs is given up, and says which.
+func TestEngineHangs(t *testing.T) {
+	dir := t.TempDir()
+	stuck := dir + "/stuck"
+	if err := os.WriteFile(stuck, []byte("#!/bin/sh\n[ \"$1\" = --version ] && { echo Docker version 1; exit 0; }\necho waiting >&2\nexec sleep 1000\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 300*time.Millisecond, errors.New("the caller's time is over"))
+	defer cancel()
+	_, err := Find(ctx, Config{Engine: stuck})
+	if err == nil {
+		t.Fatal("no error")
+	}
+	for _, want := range []string{"stuck on host", "does not answer", "the caller's time is over", "waiting"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not in: %v", want, err)
+		}
+	}
+}
