@@ -182,7 +182,19 @@ func (t *task) Clock(ctx context.Context, now time.Time) error {
 }
 
 func (t *task) Flush(ctx context.Context) error {
-	return t.streaming(ctx, "flush", t.runner.cut)
+	return t.streaming(ctx, "flush", t.flush)
+}
+
+// flush finishes the bundle under way, and does what is due by what it has set, until nothing is under way.
+func (t *task) flush(ctx context.Context) error {
+	for {
+		if err := t.runner.cut(ctx); err != nil {
+			return err
+		}
+		if err := t.advance(ctx); err != nil || !t.runner.busy() {
+			return err
+		}
+	}
 }
 
 func (t *task) Drain(ctx context.Context) error {
@@ -194,7 +206,7 @@ func (t *task) Drain(ctx context.Context) error {
 
 func (t *task) Snapshot(ctx context.Context, _ uint64, directory string) error {
 	return t.streaming(ctx, "snapshot", func(ctx context.Context) error {
-		if err := t.runner.cut(ctx); err != nil {
+		if err := t.flush(ctx); err != nil {
 			return err
 		}
 		if in, ok := t.intake.(timed); ok {

@@ -202,6 +202,11 @@ func trigger(text string) (*pipepb.Trigger, error) {
 		return &pipepb.Trigger{Trigger: &pipepb.Trigger_Always_{Always: &pipepb.Trigger_Always{}}}, nil
 	case "count":
 		return &pipepb.Trigger{Trigger: &pipepb.Trigger_ElementCount_{ElementCount: &pipepb.Trigger_ElementCount{ElementCount: 3}}}, nil
+	case "delay":
+		wait := &pipepb.TimestampTransform{TimestampTransform: &pipepb.TimestampTransform_Delay_{Delay: &pipepb.TimestampTransform_Delay{DelayMillis: 5000}}}
+		return &pipepb.Trigger{Trigger: &pipepb.Trigger_AfterProcessingTime_{AfterProcessingTime: &pipepb.Trigger_AfterProcessingTime{
+			TimestampTransforms: []*pipepb.TimestampTransform{wait},
+		}}}, nil
 	case "end", "end_early", "end_late":
 		t := &pipepb.Trigger_AfterEndOfWindow{}
 		count, _ := trigger("count")

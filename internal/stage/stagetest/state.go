@@ -86,7 +86,14 @@ func eachPair(b *sdk.Bundle, f func(e sdk.Element, key, value string) error) err
 
 // remembering puts out, for each element, what its key's bag has after it.
 func remembering(b *sdk.Bundle) error {
+	return remember(b, func(string, string) error { return nil })
+}
+
+func remember(b *sdk.Bundle, also func(key, value string) error) error {
 	return eachPair(b, func(e sdk.Element, key, value string) error {
+		if err := also(key, value); err != nil {
+			return err
+		}
 		if err := appendState(b, bag(key, e.Windows), sdk.String(nil, value)); err != nil {
 			return err
 		}

@@ -24,6 +24,7 @@ const paneStream = `
 env other
 window fixed fn=fixed
 window counted trigger=repeat(count)
+window delayed trigger=delay
 window sessions fn=sessions
 impulse start() > I
 pardo source(I) > in:kv(string,string)@WINDOW~ env=other
@@ -37,11 +38,13 @@ var streamingCases = []testCase{
 	{"a bundle under way holds the watermark until it is flushed", bundleHolds},
 	{"an event-time timer holds the watermark, and fires when the watermark is past it", eventTimerHolds},
 	{"a processing-time timer wakes the task, and fires when it is time", processingTimerWakes},
+	{"a timer that is set for a time that has come fires at once", timerDueAtOnce},
 	{"at the end of input a task is quiet when its last timer has fired", quietAfterTimers},
 	{"drained, a task waits for no clock", drainedTimers},
 	{"what is kept of a window goes when it is over, and who comes later is dropped", windowIsOver},
 	{"a group goes out when its window is over", paneOnTime},
 	{"a group goes out in panes, as its trigger says", panesByCount},
+	{"a group goes out when its trigger's time has come", paneByClock},
 	{"sessions merge as they come", sessionsInStream},
 	{"a snapshot has state and timers, for tasks of any number", snapshotOfState},
 	{"a snapshot has groups", snapshotOfGroups},
@@ -181,6 +184,21 @@ func processingTimerWakes(t *testing.T, open Open) {
 	}
 }
 
+func timerDueAtOnce(t *testing.T, open Open) {
+	for _, domain := range []string{"timers", "timers=processing"} {
+		h := &history{onTimer: putOut, onElement: func(b *sdk.Bundle, e sdk.Element, key, _ string) error {
+			return b.SetTimers(timersOf("t", timer{key: key, fires: 5}))
+		}}
+		r := start(t, open, setup{pipeline: keptStream("global", domain), script: h.script})
+		r.clock(10)
+		r.watermark(10)
+		r.group(pairs("a=x"))
+		r.flush()
+		r.want("a@5")
+		r.told(10)
+	}
+}
+
 func quietAfterTimers(t *testing.T, open Open) {
 	h := &history{onTimer: putOut, onElement: func(b *sdk.Bundle, e sdk.Element, key, _ string) error {
 		return b.SetTimers(timersOf("t", timer{key: key, fires: 1000}))
@@ -273,6 +291,24 @@ func panesByCount(t *testing.T, open Open) {
 	r.quiet(true)
 }
 
+func paneByClock(t *testing.T, open Open) {
+	r := start(t, open, setup{pipeline: panedBy("delayed"), script: panesOf})
+	r.clock(100)
+	r.group(pairs("a=1 a=2"))
+	r.flush()
+	if at := r.outputs[0].wake; !at.Equal(time.UnixMilli(5100)) { // the trigger waits for five seconds
+		t.Errorf("woken at %v", at)
+	}
+	r.clock(5100)
+	r.flush()
+	r.want("a[1,2]0.0")
+	r.group(pairs("a=3"))
+	r.watermark(coder.MaxTimestamp)
+	r.flush()
+	r.want("a[1,2]0.0 a[3]1.1")
+	r.quiet(true)
+}
+
 func sessionsInStream(t *testing.T, open Open) {
 	r := start(t, open, setup{pipeline: panedBy("sessions"), script: panesOf})
 	r.group(windowedRecord(nil, 0, interval(0, 10), "a", "1"))
@@ -307,15 +343,13 @@ func (r *rig) snapshots() []stage.Restore {
 
 func snapshotOfState(t *testing.T, open Open) {
 	script := func(b *sdk.Bundle) error {
-		if err := remembering(b); err != nil {
-			return err
-		}
-		for _, key := range []string{"a", "b", "c", "d"} {
-			if len(b.Fired()) == 0 {
-				if err := b.SetTimers(timersOf("t", timer{key: key, fires: 50})); err != nil {
-					return err
-				}
+		if err := remember(b, func(key, value string) error {
+			if value != "1" {
+				return nil
 			}
+			return b.SetTimers(timersOf("t", timer{key: key, fires: 50}))
+		}); err != nil {
+			return err
 		}
 		return fires(b, 0, func(_ string, t timer) error { return putOut(b, t) })
 	}
