@@ -34,8 +34,11 @@ type Config struct {
 	Server Server
 	// Endpoint is the host:port of all services, as the harnesses reach it.
 	Endpoint string
-	// Job is the job's id, unique on the server, and fit for a file name. Worker ids start with it.
+	// Job is the job's id, unique on the server, and fit for a file name.
 	Job string
+	// Workers is what worker ids start with: unique among all pools that ask the same worker pool of a user's for workers.
+	// Empty stands for Job.
+	Workers string
 	// JobName is the user's; harnesses get it as metadata.
 	JobName string
 	// Environments are the pipeline's, by id. They should have passed Check.
@@ -127,6 +130,9 @@ func NewPool(cfg Config) *Pool {
 	if cfg.Message == nil {
 		cfg.Message = func(jobpb.JobMessage_MessageImportance, string) {}
 	}
+	if cfg.Workers == "" {
+		cfg.Workers = cfg.Job
+	}
 	if cfg.RetrievalToken == "" {
 		cfg.RetrievalToken = cfg.Job
 	}
@@ -187,7 +193,7 @@ func (p *Pool) worker(declared *pipepb.Environment, k key) (*worker, error) {
 		return w, nil
 	}
 	index, _ := slices.BinarySearch(p.names, k.environment)
-	id := p.cfg.Job + "-e" + strconv.Itoa(index) + "-w" + strconv.Itoa(k.n)
+	id := p.cfg.Workers + "-e" + strconv.Itoa(index) + "-w" + strconv.Itoa(k.n)
 	if again := p.started[k]; again > 0 {
 		id += "-r" + strconv.Itoa(again)
 	}

@@ -18,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 
 	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
@@ -135,11 +136,11 @@ func (w *Worker) run() (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, services.stop()) }()
-	w.pool = w.newPool(services, containers)
-	defer harness.Sweep(containers, w.cfg.Log)()
 	if _, err := rand.Read(w.token[:]); err != nil {
 		return fmt.Errorf("make a token: %w", err)
 	}
+	w.pool = w.newPool(services, containers)
+	defer harness.Sweep(containers, w.cfg.Log)()
 	listener, err := (&net.ListenConfig{}).Listen(w.ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return fmt.Errorf("listen for the engine's tasks: %w", err)
@@ -184,6 +185,7 @@ func (w *Worker) newPool(services *services, containers container.Config) *harne
 		Server:       services.fn,
 		Endpoint:     services.endpoint,
 		Job:          w.job.ID,
+		Workers:      w.job.ID + "-" + strings.ToLower(rand.Text()[:6]), // a job has several workers, and killed ones are replaced
 		JobName:      w.job.Name,
 		Environments: w.plan.Pipeline.GetComponents().GetEnvironments(),
 		Dependencies: dependencies,

@@ -191,23 +191,49 @@ func (r *rest) overview(ctx context.Context) (o overview, err error) {
 	return o, err
 }
 
-// jobStatus is a job as Flink sees it.
-type jobStatus struct {
-	State    string `json:"state"`
-	Vertices []struct {
-		Name        string         `json:"name"`
-		Parallelism int            `json:"parallelism"`
-		Status      string         `json:"status"`
-		Tasks       map[string]int `json:"tasks"`
-	} `json:"vertices"`
+// state is the state of a job now.
+func (r *rest) state(ctx context.Context, id string) (string, error) {
+	var answer struct {
+		Status string `json:"status"`
+	}
+	err := r.get(ctx, "ask for the job's state", "/jobs/"+id+"/status", &answer)
+	return answer.Status, err
 }
 
-func (r *rest) job(ctx context.Context, id string) (s jobStatus, err error) {
-	err = r.get(ctx, "ask for the job's state", "/jobs/"+id, &s)
-	return s, err
+// tasks are how many tasks a job has, and how many of them run or have ended, now.
+type tasks struct {
+	Total    int `json:"total"`
+	Running  int `json:"running"`
+	Finished int `json:"finished"`
 }
 
-// failure is an entry of a job's exception history.
+func (r *rest) tasks(ctx context.Context, id string) (tasks, error) {
+	var answer struct {
+		Jobs []struct {
+			ID    string `json:"jid"`
+			Tasks tasks  `json:"tasks"`
+		} `json:"jobs"`
+	}
+	err := r.get(ctx, "ask for the job's tasks", "/jobs/overview", &answer)
+	for _, j := range answer.Jobs {
+		if j.ID == id {
+			return j.Tasks, nil
+		}
+	}
+	return tasks{}, err
+}
+
+// graphState is a job's state in the picture of it that Flink answers from when it is asked for accumulators, exceptions and the
+// like: it keeps one for 3 s (web.refresh-interval) from the first such question on.
+func (r *rest) graphState(ctx context.Context, id string) (string, error) {
+	var answer struct {
+		State string `json:"state"`
+	}
+	err := r.get(ctx, "ask for the job", "/jobs/"+id, &answer)
+	return answer.State, err
+}
+
+// exception is an entry of a job's exception history.
 type exception struct {
 	Name        string `json:"exceptionName"`
 	Trace       string `json:"stacktrace"`

@@ -15,17 +15,25 @@ import (
 const (
 	// pollFirst is how often Flink is asked for a job's state while it is young, pollLater afterwards: a short job's end is
 	// to be noticed at once, a long one's asking costs the JobManager nothing to speak of.
-	pollFirst = 100 * time.Millisecond
+	pollFirst = 50 * time.Millisecond
 	pollLater = 500 * time.Millisecond
 	young     = 10 * time.Second
 	// reportsEvery is how often the tasks' reports are read. Flink itself gets them with a TaskManager's heartbeat, every 10 s
-	// by default, and when a task ends.
-	reportsEvery = 2 * time.Second
+	// by default, and when a task ends. What is read between makes the end be noticed late ([run.settled]), so that jobs
+	// of less than this are not asked.
+	reportsEvery = 10 * time.Second
 	// tellEvery is how often a job that waits, or runs, says so.
 	tellEvery = 5 * time.Second
 	// patience is how long Flink may not answer before its jobs are taken for lost: a JobManager that is restarted, or moves
 	// to another host, takes a minute or two.
 	patience = 10 * time.Minute
+)
+
+// The states of a job of Flink's that last.
+const (
+	finished = "FINISHED"
+	canceled = "CANCELED"
+	failed   = "FAILED"
 )
 
 // run follows a job of Flink's.
@@ -43,6 +51,7 @@ type run struct {
 
 	reports  reports
 	running  bool
+	read     time.Time // when the reports were
 	silent   time.Time // since when Flink has not answered; zero while it does
 	told     time.Time // when the last message of how it stands was
 	restarts map[int64]bool
@@ -52,7 +61,7 @@ type run struct {
 func (e *Engine) follow(id string, events engine.Events) engine.Run {
 	r := &run{
 		engine: e, id: id, events: events, done: make(chan struct{}), cancelNow: make(chan struct{}),
-		reports: newReports(events, e.cfg.Log), restarts: map[int64]bool{}, told: time.Now(),
+		reports: newReports(events, e.cfg.Log), restarts: map[int64]bool{}, told: time.Now(), read: time.Now(),
 	}
 	r.ctx, r.detach = context.WithCancel(context.Background())
 	go r.main()
@@ -90,13 +99,12 @@ func (r *run) wasCancelled() bool {
 func (r *run) main() {
 	defer close(r.done)
 	defer r.detach()
-	began, read := time.Now(), time.Time{}
-	asked := false
-	for {
+	began, asked := time.Now(), false
+	for r.ctx.Err() == nil {
 		if r.wasCancelled() && !asked {
 			asked = r.askToCancel()
 		}
-		status, err := r.engine.rest.job(r.ctx, r.id)
+		state, err := r.engine.rest.state(r.ctx, r.id)
 		switch {
 		case r.ctx.Err() != nil:
 			return
@@ -107,16 +115,12 @@ func (r *run) main() {
 			if r.unreachable(err) {
 				return
 			}
+		case state == finished || state == canceled || state == failed:
+			r.settled(state)
+			return
 		default:
 			r.silent = time.Time{}
-			if r.ended(status) {
-				return
-			}
-			r.watch(status)
-			if time.Since(read) >= reportsEvery {
-				r.readReports()
-				read = time.Now()
-			}
+			r.watch(state)
 		}
 		pause := pollLater
 		if time.Since(began) < young {
@@ -167,68 +171,76 @@ func (r *run) unreachable(err error) bool {
 	return false
 }
 
-// ended deals with a job that has come to its end.
-func (r *run) ended(s jobStatus) bool {
-	switch s.State {
-	case "FINISHED":
-		r.report(jobpb.JobState_DONE)
-	case "CANCELED":
+// settled tells how a job has ended, when what Flink says of it besides is of its end as well.
+func (r *run) settled(state string) {
+	for r.ctx.Err() == nil {
+		seen, err := r.engine.rest.graphState(r.ctx, r.id)
+		if err == nil && seen == state {
+			break
+		}
+		if err != nil && (notFound(err) || r.unreachable(err)) {
+			break
+		}
+		r.wait(pollLater, true)
+	}
+	if r.ctx.Err() != nil {
+		return
+	}
+	r.readReports()
+	switch state {
+	case finished:
+		r.events.State(jobpb.JobState_DONE)
+	case canceled:
 		if !r.wasCancelled() {
 			r.events.Message(jobpb.JobMessage_JOB_MESSAGE_WARNING, fmt.Sprintf("The job was cancelled in Flink at %s.", r.engine.rest.base))
 		}
-		r.report(jobpb.JobState_CANCELLED)
-	case "FAILED":
+		r.events.State(jobpb.JobState_CANCELLED)
+	case failed:
 		text := "Flink says that the job has failed, and does not say why"
 		if all, err := r.engine.rest.exceptions(r.ctx, r.id); err != nil {
 			text = fmt.Sprintf("the job has failed, and why could not be found out: %v", err)
 		} else if len(all) > 0 {
 			text = explain(all[0])
 		}
-		r.readReports()
 		r.fail(text)
-	default:
-		return false
 	}
-	return true
-}
-
-func (r *run) report(st jobpb.JobState_Enum) {
-	r.readReports()
-	r.events.State(st)
 }
 
 func (r *run) fail(text string) {
-	if r.ctx.Err() != nil {
-		return // left to itself
-	}
 	r.events.Message(jobpb.JobMessage_JOB_MESSAGE_ERROR, text)
 	r.events.State(jobpb.JobState_FAILED)
 }
 
 // watch tells how a job that has not ended stands.
-func (r *run) watch(s jobStatus) {
-	done, all, runs := 0, 0, false
-	for _, v := range s.Vertices {
-		all += v.Parallelism
-		done += v.Tasks["FINISHED"]
-		runs = runs || v.Tasks["RUNNING"] > 0 || v.Tasks["FINISHED"] > 0
+func (r *run) watch(state string) {
+	due := time.Since(r.told) >= tellEvery
+	if r.running && !due {
+		return
 	}
-	if runs && !r.running {
+	t, err := r.engine.rest.tasks(r.ctx, r.id)
+	if err != nil {
+		return // the next look at the state says so
+	}
+	if t.Running+t.Finished > 0 && !r.running {
 		r.running = true
 		r.events.State(jobpb.JobState_RUNNING)
 	}
-	if time.Since(r.told) < tellEvery {
+	if !due {
 		return
 	}
 	r.told = time.Now()
-	r.tellRestarts()
+	if time.Since(r.read) >= reportsEvery {
+		r.read = time.Now()
+		r.readReports()
+		r.tellRestarts()
+	}
 	switch {
-	case s.State == "RUNNING" && runs:
-		r.events.Message(jobpb.JobMessage_JOB_MESSAGE_DETAILED, fmt.Sprintf("%.0f %% done: %d of %d tasks", 100*float64(done)/float64(max(1, all)), done, all))
-	case s.State == "RUNNING" || s.State == "CREATED":
+	case state == "RUNNING" && r.running:
+		r.events.Message(jobpb.JobMessage_JOB_MESSAGE_DETAILED, fmt.Sprintf("%.0f %% done: %d of %d tasks", 100*float64(t.Finished)/float64(max(1, t.Total)), t.Finished, t.Total))
+	case state == "RUNNING" || state == "CREATED":
 		r.tellWaiting()
 	default:
-		r.events.Message(jobpb.JobMessage_JOB_MESSAGE_DETAILED, "Flink's state of the job is "+s.State)
+		r.events.Message(jobpb.JobMessage_JOB_MESSAGE_DETAILED, "Flink's state of the job is "+state)
 	}
 }
 
@@ -236,7 +248,7 @@ func (r *run) watch(s jobStatus) {
 func (r *run) tellWaiting() {
 	cluster, err := r.engine.rest.overview(r.ctx)
 	if err != nil {
-		return // the next look at the job says so
+		return // the next look at the state says so
 	}
 	r.events.Message(jobpb.JobMessage_JOB_MESSAGE_WARNING, fmt.Sprintf(
 		"No task runs yet: Flink at %s has %d TaskManagers with %d slots, of which %d are free, and runs %d jobs. A job needs at least one free slot.",
@@ -247,7 +259,7 @@ func (r *run) tellWaiting() {
 func (r *run) tellRestarts() {
 	all, err := r.engine.rest.exceptions(r.ctx, r.id)
 	if err != nil {
-		return // the next look at the job says so
+		return // the next look at the state says so
 	}
 	for _, e := range all {
 		if !r.restarts[e.Timestamp] {

@@ -139,7 +139,9 @@ type Reader struct {
 }
 
 // NewReader makes a reader.
-func NewReader(r io.Reader) *Reader { return &Reader{r: bufio.NewReaderSize(r, 128<<10), limit: MaxFrame} }
+func NewReader(r io.Reader) *Reader {
+	return &Reader{r: bufio.NewReaderSize(r, 128<<10), limit: MaxFrame}
+}
 
 // Limit bounds the frames to come, in bytes: before the other end has said who it is, it gets no room.
 func (r *Reader) Limit(bytes uint32) { r.limit = min(bytes, MaxFrame) }
