@@ -14,8 +14,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"trestle/internal/cli/boot"
+	"trestle/internal/cli/doctor"
 	"trestle/internal/cli/exit"
 	"trestle/internal/cli/explain"
+	"trestle/internal/cli/probe"
 	"trestle/internal/cli/run"
 	"trestle/internal/cli/serve"
 	"trestle/internal/cli/worker"
@@ -41,7 +43,7 @@ func NewCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(serve.NewCommand(), run.NewCommand(), explain.NewCommand(), boot.NewCommand(), worker.NewCommand(&Version))
+	root.AddCommand(serve.NewCommand(), run.NewCommand(), explain.NewCommand(), boot.NewCommand(), worker.NewCommand(&Version), probe.NewCommand(&Version), doctor.NewCommand())
 	return root
 }
 

@@ -30,7 +30,7 @@ func (s *Server) engines(running string) ([]engine.Engine, error) {
 		Log:         cfg.Log,
 	})}
 	if cfg.Flink != "" {
-		e, err := s.flink()
+		e, err := newFlink(cfg, s.endpoint)
 		if err != nil {
 			return nil, err
 		}
@@ -47,49 +47,45 @@ func (s *Server) engines(running string) ([]engine.Engine, error) {
 	return nil, fmt.Errorf("--engine %q: this server has %s; flink needs --flink as well", cfg.Engine, strings.Join(names, ", "))
 }
 
-// flink is the engine of the cluster that cfg.Flink names.
-func (s *Server) flink() (engine.Engine, error) {
-	artifacts, err := s.remoteArtifacts()
+// newFlink is the engine of the cluster that cfg.Flink names, for a server that others reach at endpoint.
+func newFlink(cfg Config, endpoint string) (*flink.Engine, error) {
+	artifacts, err := remoteArtifacts(cfg, endpoint)
 	if err != nil {
 		return nil, err
 	}
-	containers, err := s.cfg.Containers.Encode()
+	containers, err := cfg.Containers.Encode()
 	if err != nil {
 		return nil, err
 	}
-	e, err := flink.New(flink.Config{
-		Containers:  containers,
-		Address:     s.cfg.Flink,
-		Version:     s.cfg.Version,
-		Dir:         filepath.Join(s.cfg.Data, "flink"),
+	return flink.New(flink.Config{
+		Address:     cfg.Flink,
+		Version:     cfg.Version,
+		Dir:         filepath.Join(cfg.Data, "flink"),
 		Artifacts:   artifacts,
-		Memory:      s.cfg.Memory,
-		BundleBytes: s.cfg.Trial.BundleBytes,
-		Attempts:    s.cfg.Trial.Attempts,
-		Log:         s.cfg.Log,
+		Memory:      cfg.Memory,
+		Containers:  containers,
+		BundleBytes: cfg.Trial.BundleBytes,
+		Attempts:    cfg.Trial.Attempts,
+		Log:         cfg.Log,
 	})
-	if err != nil {
-		return nil, err
-	}
-	return e, nil
 }
 
 // remoteArtifacts is where workers on other hosts find artifacts: in the bucket that was named for that, and otherwise at
-// this server, by an address that they can reach.
-func (s *Server) remoteArtifacts() (submission.Artifacts, error) {
-	if s.cfg.Staging != defaultStaging(s.cfg.Data) {
-		location, err := blob.Portable(s.cfg.Staging)
+// the server, by an address that they can reach.
+func remoteArtifacts(cfg Config, endpoint string) (submission.Artifacts, error) {
+	if cfg.Staging != defaultStaging(cfg.Data) {
+		location, err := blob.Portable(cfg.Staging)
 		if err != nil {
 			return submission.Artifacts{}, fmt.Errorf("artifact store (--staging), for Flink's workers: %w", err)
 		}
 		return submission.Artifacts{Bucket: location}, nil
 	}
-	if onThisHostOnly(s.endpoint) && !onThisHostOnly(urlHost(s.cfg.Flink)) {
+	if onThisHostOnly(endpoint) && !onThisHostOnly(urlHost(cfg.Flink)) {
 		return submission.Artifacts{}, fmt.Errorf(
 			"Flink at %s cannot fetch artifacts from this server at %s: name a store that both reach (--staging s3://bucket/path), or let the server listen on an address that Flink's hosts reach (--listen 0.0.0.0:8099, --advertise host:8099)",
-			s.cfg.Flink, s.endpoint)
+			cfg.Flink, endpoint)
 	}
-	return submission.Artifacts{Server: s.endpoint}, nil
+	return submission.Artifacts{Server: endpoint}, nil
 }
 
 func urlHost(address string) string {

@@ -42,7 +42,7 @@ func rootCause(trace string) string {
 		case caused || last == "":
 			last, rest = text, nil
 		case strings.HasPrefix(strings.TrimSpace(line), "at "), strings.HasPrefix(strings.TrimSpace(line), "... "),
-			strings.HasPrefix(strings.TrimSpace(line), "Suppressed: "):
+			strings.HasPrefix(strings.TrimSpace(line), "Suppressed: "), strings.HasPrefix(line, "End of exception on server side>"):
 		default:
 			rest = append(rest, line)
 		}

@@ -1,0 +1,108 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"syscall"
+	"time"
+
+	"github.com/dustin/go-humanize"
+
+	"trestle/internal/harness/container"
+	"trestle/internal/job/submission"
+	"trestle/internal/store/blob"
+)
+
+const (
+	// maxProbe bounds a probe's encoding.
+	maxProbe = 1 << 20
+	// tryTimeout bounds each thing that is tried.
+	tryTimeout = 15 * time.Second
+	// leastDisk is the free space below which a host is said to have too little: a job's spill is some multiple of it.
+	leastDisk = 1 << 30
+)
+
+// TryHost tries from this host what workers need, as a probe on r says, and writes what it finds to w, as JSON. An error is of
+// the probe itself.
+func TryHost(ctx context.Context, version string, r io.Reader, w io.Writer) error {
+	var p submission.Probe
+	if err := json.NewDecoder(io.LimitReader(r, maxProbe)).Decode(&p); err != nil {
+		return fmt.Errorf("read the probe: %w", err)
+	}
+	if p.Trestle != version {
+		return fmt.Errorf("the probe is of trestle %s, and this is %s", p.Trestle, version)
+	}
+	containers, err := container.Decode(p.Containers)
+	if err != nil {
+		return err
+	}
+	found := []submission.Finding{
+		{Text: fmt.Sprintf("worker: trestle %s runs here (%s/%s, %d cores)", version, runtime.GOOS, runtime.GOARCH, runtime.NumCPU())},
+		disk(os.TempDir()),
+		artifacts(ctx, p),
+		engine(ctx, containers),
+	}
+	return json.NewEncoder(w).Encode(found)
+}
+
+// artifacts tries the way that artifacts come.
+func artifacts(ctx context.Context, p submission.Probe) submission.Finding {
+	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
+	defer cancel()
+	if p.Artifacts.Bucket != "" {
+		f := blob.ProbeReader(ctx, p.Artifacts.Bucket, p.Mark)
+		return submission.Finding{Text: f.String(), Failed: f.Err != nil}
+	}
+	begin := time.Now()
+	text := fmt.Sprintf("job server %s, where artifacts come from: tried from host %s to connect", p.Artifacts.Server, hostname())
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", p.Artifacts.Server)
+	if err != nil {
+		return submission.Finding{Failed: true, Text: fmt.Sprintf(
+			"%s: failed after %v: %v; start the server with an address that this host reaches (--listen 0.0.0.0:8099 --advertise HOST:8099), open the port, or name a store (--staging s3://bucket/path)",
+			text, time.Since(begin).Round(time.Millisecond), err)}
+	}
+	return submission.Finding{Text: fmt.Sprintf("%s: it works, in %v", text, time.Since(begin).Round(time.Millisecond)), Failed: conn.Close() != nil}
+}
+
+// engine tries the container engine.
+func engine(ctx context.Context, cfg container.Config) submission.Finding {
+	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
+	defer cancel()
+	const need = "docker environments"
+	e, err := container.Find(ctx, cfg)
+	switch {
+	case errors.Is(err, container.ErrNone):
+		return submission.Finding{Need: need, Failed: true, Text: fmt.Sprintf("container engine: host %s has none: %v", hostname(), err)}
+	case err != nil:
+		return submission.Finding{Need: need, Failed: true, Text: fmt.Sprintf("container engine: tried from host %s: %v", hostname(), err)}
+	}
+	return submission.Finding{Need: need, Text: fmt.Sprintf("container engine: %v answers on host %s", e, hostname())}
+}
+
+// disk looks how much room there is for workers' files.
+func disk(dir string) submission.Finding {
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(dir, &fs); err != nil {
+		return submission.Finding{Failed: true, Text: fmt.Sprintf("disk: %s on host %s: %v", dir, hostname(), err)}
+	}
+	free := fs.Bavail * uint64(fs.Bsize)
+	text := fmt.Sprintf("disk: %s free in %s on host %s", humanize.IBytes(free), dir, hostname())
+	if free < leastDisk {
+		return submission.Finding{Failed: true, Text: text + ", which is little for what jobs spill: make room, or set io.tmp.dirs in Flink's configuration to a larger disk"}
+	}
+	return submission.Finding{Text: text}
+}
+
+func hostname() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return "(no name)"
+	}
+	return name
+}
