@@ -24,7 +24,7 @@ type Flags struct {
 // Bind adds the flags to a set.
 func (f *Flags) Bind(set *pflag.FlagSet) {
 	set.StringVar(&f.data, "data", "", "folder for jobs' histories, artifacts and spill (default: trestle in your cache folder)")
-	set.StringVar(&f.staging, "staging", "", "URL of the bucket for staged artifacts: s3://bucket/path, hdfs://namenode:port/path, file:///shared (default: a folder in --data)")
+	set.StringVar(&f.staging, "staging", "", "URL of the bucket for staged artifacts: s3://bucket/path, gs://bucket/path, hdfs://namenode:port/path, file:///shared (default: a folder in --data)")
 	set.StringVar(&f.memory, "memory", humanize.IBytes(server.DefaultMemory), "how much of all jobs' data is kept in memory before it spills to --data")
 	set.StringVar(&f.engine, "engine", "local", "engine of jobs that name none in their pipeline option engine: local, flink")
 	set.StringVar(&f.flink, "flink", "", "URL of the REST API of a Flink cluster to run jobs on: http://jobmanager:8081")

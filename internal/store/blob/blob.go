@@ -1,5 +1,5 @@
-// Package blob keeps whole objects by key in a bucket that is opened by URL: a folder, S3, HDFS, or
-// anything else that drivers.go links in.
+// Package blob keeps whole objects by key in a bucket that is opened by URL: a folder, S3, Google
+// Cloud Storage, HDFS.
 //
 // # URLs
 //
@@ -8,6 +8,8 @@
 //	                                 as the AWS SDK finds them (AWS_ACCESS_KEY_ID, AWS_PROFILE, instance role, AWS_REGION, …)
 //	s3://bucket/path?endpoint=http://minio:9000      an S3-compatible server, or with AWS_ENDPOINT_URL in the environment;
 //	                                 some also want request_checksum_calculation=when_required
+//	gs://bucket/path                 Google Cloud Storage; credentials as Google's clients find them
+//	                                 (GOOGLE_APPLICATION_CREDENTIALS, service account), or ?anonymous=true
 //	hdfs://namenode:8020/path        HDFS, as the user in HADOOP_USER_NAME, else as this process's; the host may be a name
 //	                                 service of the Hadoop configuration in HADOOP_CONF_DIR
 //

@@ -103,7 +103,7 @@ func TestOpenErrors(t *testing.T) {
 	}
 	for location, want := range map[string][]string{
 		"":                        {"open bucket: the location is empty"},
-		"nfs://host/x":            {"open bucket nfs://host/x: this build has no driver for nfs://; it has file, hdfs, mem, s3"},
+		"nfs://host/x":            {"open bucket nfs://host/x: this build has no driver for nfs://; it has file, gs, hdfs, mem, s3"},
 		"file://srv/data":         {"open bucket file://srv/data: a file URL has no host", "write file:///srv/data"},
 		"s3://bucket?bogus=1":     {`open bucket s3://bucket?bogus=1: unknown query parameter "bogus"`},
 		file:                      {"open bucket file://" + file, "is not a directory"},
@@ -112,6 +112,9 @@ func TestOpenErrors(t *testing.T) {
 		"s3://user:secret@b?bogus=1":                              {"open bucket s3://b: credentials do not belong in the URL (user information)", "AWS_ACCESS_KEY_ID"},
 		"s3://b/p?x_access_key=secret":                            {"open bucket s3://b/p: credentials do not belong in the URL (parameter x_access_key)"},
 		"s3://b?prefix=a/b":                                       {"open bucket s3://b?prefix=a/b: write the prefix as the path: s3://b/a/b"},
+		"hdfs:///path":     {"open bucket hdfs:///path: it names no NameNode"},
+		"hdfs://h/p?x=1":   {`unknown query parameter "x"`},
+		"gs://b/p?x=1":     {`unknown query parameter "x"`},
 		"file:///shared#1":                                        {"write # as %23"},
 	} {
 		b, err := blob.Open(t.Context(), location, blob.Options{})

@@ -20,6 +20,8 @@ type gocloud struct {
 	b *gcblob.Bucket
 	// credentials tells where the driver takes them from.
 	credentials string
+	// uploadBytes is how much of an upload is kept in memory; the driver's default when 0.
+	uploadBytes int
 }
 
 func (g *gocloud) check(ctx context.Context) error {
@@ -57,6 +59,7 @@ func (g *gocloud) write(ctx context.Context, key string, r io.Reader) error {
 	w, err := g.b.NewWriter(ctx, key, &gcblob.WriterOptions{
 		// With a content type the writer neither sniffs one nor holds the first bytes back.
 		ContentType: "application/octet-stream",
+		BufferSize:  g.uploadBytes,
 		BeforeWrite: func(as func(any) bool) error {
 			as(&file) // only the file driver has one
 			return nil
@@ -144,7 +147,7 @@ func bare(err error) error {
 	if errors.As(err, &connection) {
 		return connection
 	}
-	envelope, ok := err.(interface { //nolint:errorlint // the outermost error is what is asked about
+	envelope, ok := err.(interface {
 		Format(fmt.State, rune)
 		Unwrap() []error
 	})

@@ -105,7 +105,7 @@ func (l lenient) Write(p []byte) (int, error) {
 		if l.session.broken == nil {
 			l.session.broken = err
 		}
-		l.Conn.Close() // so that no answer is waited for
+		l.Close() // so that no answer is waited for
 	}
 	return len(p), nil
 }

@@ -36,7 +36,7 @@ func Open(ctx context.Context, location string, options Options) (Bucket, error)
 	ask, limit := newLimit(ctx, min(options.Patience, openPatience))
 	defer limit.end()
 	if err := b.check(ask); err != nil {
-		return nil, errors.Join(fmt.Errorf("open bucket %s from host %s: %w", b.url, b.host, limit.explain(err)), b.driver.close())
+		return nil, errors.Join(fmt.Errorf("open bucket %s from host %s: %w", b.url, b.host, limit.explain(err)), b.close())
 	}
 	return b, nil
 }
@@ -45,6 +45,8 @@ func newDriver(ctx context.Context, u *url.URL, options Options) (driver, error)
 	switch u.Scheme {
 	case "file":
 		return newFolder(ctx, u.Path, options)
+	case "gs":
+		return newGCS(ctx, u)
 	case "hdfs":
 		return newHDFS(u, options)
 	default:

@@ -91,6 +91,36 @@ func TestRealS3(t *testing.T) {
 	testFaults(t, location, where, server.Process())
 }
 
+func TestRealGCS(t *testing.T) {
+	program := os.Getenv("TRESTLE_TEST_GCS")
+	if program == "" {
+		t.Skip("TRESTLE_TEST_GCS names no server of Google Cloud Storage's API")
+	}
+	h := realHost(t, program)
+	address := fmt.Sprintf("%v:7072", h.IP)
+	folder := filepath.Join(h.Dir(), "gcs")
+	if err := os.MkdirAll(h.Outside(filepath.Join(folder, "bucket")), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	server, err := h.Start(cluster.Command{Name: "gcs", Argv: []string{program, "-scheme", "http", "-host", h.IP.String(), "-port", "7072",
+		"-public-host", address, "-external-url", "http://" + address, "-filesystem-root", folder}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("STORAGE_EMULATOR_HOST", address)
+	const location = "gs://bucket/a/path"
+	await(t, func() error {
+		b, err := blob.Open(t.Context(), location, blob.Options{})
+		if err == nil {
+			err = b.Close()
+		}
+		return err
+	})
+	testBucket(t, open(t, location), location)
+	testProbes(t, location, location)
+	testFaults(t, location, location, server)
+}
+
 func TestRealHDFS(t *testing.T) {
 	lib := os.Getenv("TRESTLE_TEST_HADOOP")
 	if lib == "" {
