@@ -46,7 +46,7 @@ public final class Binary {
       Path file = dir.resolve("trestle");
       binary.place(file);
       if (!Files.isExecutable(file)) {
-        throw new IOException("it is not executable there: is the folder mounted noexec?");
+        throw new IOException("it is not executable there, as in a folder that is mounted noexec");
       }
       return file;
     } catch (IOException e) {

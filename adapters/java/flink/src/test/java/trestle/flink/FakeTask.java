@@ -20,6 +20,7 @@ import java.util.concurrent.LinkedBlockingQueue;
  *   <li>{@code pass EXCHANGE…}: emits each block of its main input into each exchange
  *   <li>{@code fail KIND TEXT}: fails when its main input ends
  *   <li>{@code fail-once KIND TEXT}: the same, and as pass without exchanges from the second attempt on
+ *   <li>{@code hang}: says so in a report when its main input ends, and nothing more
  *   <li>{@code die STATUS}: ends the process when its main input ends
  * </ul>
  *
@@ -162,6 +163,9 @@ final class FakeTask {
           return fail(text);
         case "fail":
           return fail(text);
+        case "hang":
+          report();
+          return true;
         case "die":
           System.err.println("dying as told");
           System.exit(Integer.parseInt(what[1]));

@@ -10,7 +10,10 @@ import java.util.TreeMap;
 import java.util.concurrent.TimeUnit;
 import java.util.stream.Collectors;
 import org.apache.flink.api.common.JobExecutionResult;
+import org.apache.flink.api.common.JobStatus;
 import org.apache.flink.configuration.Configuration;
+import org.apache.flink.core.execution.JobClient;
+import org.apache.flink.runtime.client.JobCancellationException;
 import org.apache.flink.streaming.api.environment.StreamExecutionEnvironment;
 import org.apache.flink.util.ExceptionUtils;
 import org.junit.jupiter.api.AfterEach;
@@ -109,6 +112,23 @@ final class JobTest {
             .graph("stage.0=fail-once 1 for good");
     Throwable failure = failure(graph);
     assertThat(failure).isInstanceOf(JobFailed.class).hasMessageStartingWith("for good\n[trestle: ");
+  }
+
+  @Test
+  void aJobCanBeCancelledWhateverItsTasksWaitFor() throws Exception {
+    Graph graph = new Submission(2).stage("hang", 0).graph("stage.0=hang");
+    StreamExecutionEnvironment env = environment(Translation.settings(graph), 2);
+    Translation.build(env, graph);
+    JobClient job = env.executeAsync(graph.name);
+    while (ProcessHandle.current().descendants().count() == 0) { // the tasks wait from then on, for this or that
+      assertThat(job.getJobStatus().get()).isIn(JobStatus.CREATED, JobStatus.RUNNING);
+      Thread.onSpinWait();
+    }
+    long start = System.nanoTime();
+    job.cancel().get();
+    assertThat(catchThrowable(() -> job.getJobExecutionResult().get()))
+        .hasRootCauseInstanceOf(JobCancellationException.class);
+    assertThat(System.nanoTime() - start).isLessThan(TimeUnit.SECONDS.toNanos(20));
   }
 
   @Test
