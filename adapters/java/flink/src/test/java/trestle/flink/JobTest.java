@@ -3,6 +3,7 @@ package trestle.flink;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.catchThrowable;
 
+import java.net.URI;
 import java.nio.charset.StandardCharsets;
 import java.util.Base64;
 import java.util.Map;
@@ -14,9 +15,13 @@ import org.apache.flink.api.common.JobStatus;
 import org.apache.flink.configuration.Configuration;
 import org.apache.flink.core.execution.JobClient;
 import org.apache.flink.runtime.client.JobCancellationException;
+import org.apache.flink.runtime.minicluster.MiniCluster;
+import org.apache.flink.runtime.minicluster.MiniClusterConfiguration;
 import org.apache.flink.streaming.api.environment.StreamExecutionEnvironment;
 import org.apache.flink.util.ExceptionUtils;
+import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 import trestle.core.Graph;
@@ -25,6 +30,32 @@ import trestle.core.Graph.Kind;
 /** Whole jobs in Flink's MiniCluster, against a fake worker in a process of its own. */
 @Timeout(120)
 final class JobTest {
+  private static MiniCluster cluster;
+  private static URI rest;
+
+  @BeforeAll
+  static void start() throws Exception {
+    Configuration settings = new Configuration();
+    settings.setString("rest.port", "0");
+    settings.setString("rest.address", "localhost");
+    settings.setString("taskmanager.memory.network.min", "32m");
+    settings.setString("taskmanager.memory.network.max", "32m");
+    cluster =
+        new MiniCluster(
+            new MiniClusterConfiguration.Builder()
+                .setConfiguration(settings)
+                .setNumTaskManagers(2)
+                .setNumSlotsPerTaskManager(2)
+                .build());
+    cluster.start();
+    rest = cluster.getRestAddress().get();
+  }
+
+  @AfterAll
+  static void stop() throws Exception {
+    cluster.close();
+  }
+
   @Test
   void everyBlockOfEveryExchangeArrives() throws Exception {
     Graph graph =
@@ -117,7 +148,7 @@ final class JobTest {
   @Test
   void aJobCanBeCancelledWhateverItsTasksWaitFor() throws Exception {
     Graph graph = new Submission(2).stage("hang", 0).graph("stage.0=hang");
-    StreamExecutionEnvironment env = environment(Translation.settings(graph), 2);
+    StreamExecutionEnvironment env = environment(Translation.settings(graph));
     Translation.build(env, graph);
     JobClient job = env.executeAsync(graph.name);
     while (ProcessHandle.current().descendants().count() == 0) { // the tasks wait from then on, for this or that
@@ -159,7 +190,7 @@ final class JobTest {
 
   @Test
   void eachSlotIsProbed() throws Exception {
-    StreamExecutionEnvironment env = environment(new Configuration(), 3);
+    StreamExecutionEnvironment env = environment(new Configuration());
     Probe.build(env, 3, "looking glass".getBytes(StandardCharsets.UTF_8));
     Map<String, String> reports = reports(env.execute());
     assertThat(reports).containsOnlyKeys("trestle/probe/0", "trestle/probe/1", "trestle/probe/2");
@@ -178,15 +209,14 @@ final class JobTest {
     }
   }
 
-  private static StreamExecutionEnvironment environment(Configuration settings, int slots) {
-    settings.setString("taskmanager.numberOfTaskSlots", Integer.toString(slots));
-    settings.setString("taskmanager.memory.network.min", "32m");
-    settings.setString("taskmanager.memory.network.max", "32m");
-    return StreamExecutionEnvironment.createLocalEnvironment(settings);
+  /** As a client has it: jobs go through Flink's REST API. */
+  private static StreamExecutionEnvironment environment(Configuration settings) {
+    return StreamExecutionEnvironment.createRemoteEnvironment(
+        rest.getHost(), rest.getPort(), settings);
   }
 
   private static JobExecutionResult run(Graph graph) throws Exception {
-    StreamExecutionEnvironment env = environment(Translation.settings(graph), 4);
+    StreamExecutionEnvironment env = environment(Translation.settings(graph));
     Translation.build(env, graph);
     return env.execute(graph.name);
   }
