@@ -62,6 +62,13 @@ type Events interface {
 	Metrics(attempted, committed []*pipepb.MonitoringInfo)
 }
 
+// Drainer is a run that can be drained.
+type Drainer interface {
+	// Drain asks the run to stop reading, to do what it has read, and to end. It returns at once; the end is reported
+	// through Events, as DONE if nothing else happens.
+	Drain()
+}
+
 // Run is a job on an engine.
 type Run interface {
 	// Handle is durable: Attach takes it after a restart of the server. It is empty when the run cannot outlive the

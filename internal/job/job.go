@@ -26,6 +26,8 @@ const (
 	Running
 	// CancelAsked: a client, or the server's own end, asks for the job's end.
 	CancelAsked
+	// DrainAsked: a client asks the job to stop reading, and to end when it has done what it has read.
+	DrainAsked
 	// Done, Failed and Cancelled: the engine reports the end.
 	Done
 	Failed
@@ -40,6 +42,8 @@ func (e Event) String() string {
 		return "running"
 	case CancelAsked:
 		return "cancel asked"
+	case DrainAsked:
+		return "drain asked"
 	case Done:
 		return "done"
 	case Failed:
@@ -53,8 +57,8 @@ func (e Event) String() string {
 // ErrTransition is what [Next] and [Life.Apply] wrap when an event cannot happen in a state.
 var ErrTransition = errors.New("illegal job state transition")
 
-// transitions has, for each state, what each legal event makes of it. A terminal state has none but the request to
-// cancel, which changes nothing: a client cannot know that the job has ended just before.
+// transitions has, for each state, what each legal event makes of it. A terminal state has none but the requests to
+// cancel or drain, which change nothing: a client cannot know that the job has ended just before.
 var transitions = map[State]map[Event]State{
 	jobpb.JobState_STOPPED: {
 		Submitted:   jobpb.JobState_STARTING,
@@ -63,13 +67,24 @@ var transitions = map[State]map[Event]State{
 	jobpb.JobState_STARTING: {
 		Running:     jobpb.JobState_RUNNING,
 		CancelAsked: jobpb.JobState_CANCELLING,
+		DrainAsked:  jobpb.JobState_DRAINING,
 		Done:        jobpb.JobState_DONE,
 		Failed:      jobpb.JobState_FAILED,
 		Cancelled:   jobpb.JobState_CANCELLED,
 	},
 	jobpb.JobState_RUNNING: {
 		CancelAsked: jobpb.JobState_CANCELLING,
+		DrainAsked:  jobpb.JobState_DRAINING,
 		Done:        jobpb.JobState_DONE,
+		Failed:      jobpb.JobState_FAILED,
+		Cancelled:   jobpb.JobState_CANCELLED,
+	},
+	// An engine that was asked to drain a job reports its end as it does any other's.
+	jobpb.JobState_DRAINING: {
+		Running:     jobpb.JobState_DRAINING,
+		CancelAsked: jobpb.JobState_CANCELLING,
+		DrainAsked:  jobpb.JobState_DRAINING,
+		Done:        jobpb.JobState_DRAINED,
 		Failed:      jobpb.JobState_FAILED,
 		Cancelled:   jobpb.JobState_CANCELLED,
 	},
@@ -82,9 +97,10 @@ var transitions = map[State]map[Event]State{
 		Failed:      jobpb.JobState_FAILED,
 		Cancelled:   jobpb.JobState_CANCELLED,
 	},
-	jobpb.JobState_DONE:      {CancelAsked: jobpb.JobState_DONE},
-	jobpb.JobState_FAILED:    {CancelAsked: jobpb.JobState_FAILED},
-	jobpb.JobState_CANCELLED: {CancelAsked: jobpb.JobState_CANCELLED},
+	jobpb.JobState_DONE:      {CancelAsked: jobpb.JobState_DONE, DrainAsked: jobpb.JobState_DONE},
+	jobpb.JobState_DRAINED:   {CancelAsked: jobpb.JobState_DRAINED, DrainAsked: jobpb.JobState_DRAINED},
+	jobpb.JobState_FAILED:    {CancelAsked: jobpb.JobState_FAILED, DrainAsked: jobpb.JobState_FAILED},
+	jobpb.JobState_CANCELLED: {CancelAsked: jobpb.JobState_CANCELLED, DrainAsked: jobpb.JobState_CANCELLED},
 }
 
 // Next is the state in which an event leaves a job. It may be the same state: then nothing happened that is worth a
@@ -114,7 +130,7 @@ func EventOf(reported State) (Event, error) {
 }
 
 // Terminal tells whether a job in this state has ended for good. The states are those that beam_job_api.proto marks as
-// terminal; UPDATED and DRAINED are among them although no job of Trestle reaches them.
+// terminal; UPDATED is among them although no job of Trestle reaches it.
 func Terminal(s State) bool {
 	return slices.Contains([]State{
 		jobpb.JobState_DONE, jobpb.JobState_FAILED, jobpb.JobState_CANCELLED, jobpb.JobState_UPDATED, jobpb.JobState_DRAINED,

@@ -18,7 +18,7 @@ import (
 	"trestle/internal/job"
 )
 
-var allEvents = []job.Event{job.Submitted, job.Running, job.CancelAsked, job.Done, job.Failed, job.Cancelled}
+var allEvents = []job.Event{job.Submitted, job.Running, job.CancelAsked, job.DrainAsked, job.Done, job.Failed, job.Cancelled}
 
 func eventNamed(t *testing.T, name string) job.Event {
 	for _, e := range allEvents {

@@ -33,6 +33,7 @@ type runner struct {
 	check  func(*pipepb.Pipeline, *structpb.Struct) error
 	start  func(ctx context.Context, s jobapi.Submission) error
 	starts chan *run
+	hide   bool // runs are nothing but an engine.Run
 }
 
 func newRunner() *runner { return &runner{starts: make(chan *run, 100)} }
@@ -53,6 +54,9 @@ func (r *runner) Start(ctx context.Context, s jobapi.Submission) (engine.Run, er
 	run := newRun(s.Events)
 	run.Submission = s
 	r.starts <- run
+	if r.hide {
+		return struct{ engine.Run }{run}, nil
+	}
 	return run, nil
 }
 
@@ -70,6 +74,7 @@ type run struct {
 	jobapi.Submission
 	engine.Events
 	cancelled chan struct{}
+	drained   chan struct{}
 	done      chan struct{}
 	followed  chan struct{} // closed when the service waits for the end
 	cancel    sync.Once
@@ -78,7 +83,7 @@ type run struct {
 }
 
 func newRun(e engine.Events) *run {
-	return &run{Events: e, cancelled: make(chan struct{}), done: make(chan struct{}), followed: make(chan struct{})}
+	return &run{Events: e, cancelled: make(chan struct{}), drained: make(chan struct{}), done: make(chan struct{}), followed: make(chan struct{})}
 }
 
 func (r *run) Handle() string { return "handle of " + r.ID }
@@ -95,6 +100,8 @@ func (r *run) Cancel() {
 		close(r.cancelled)
 	})
 }
+
+func (r *run) Drain() { close(r.drained) }
 
 // end reports a last state and releases the run.
 func (r *run) end(st jobpb.JobState_Enum) {

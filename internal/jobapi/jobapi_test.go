@@ -147,12 +147,34 @@ func TestUnknownJob(t *testing.T) {
 	refused(t, err, codes.NotFound, id)
 }
 
-func TestDrainIsRefused(t *testing.T) {
+// TestDrain: a job that was asked to drain is asked once, and ends as DRAINED.
+func TestDrain(t *testing.T) {
 	s := serve(t, t.TempDir())
 	r := s.run(t, "x")
-	_, err := s.Drain(t.Context(), &jobpb.DrainJobRequest{JobId: r.ID})
-	refused(t, err, codes.Unimplemented, "cannot be drained")
+	for range 2 {
+		answer, err := s.Drain(t.Context(), &jobpb.DrainJobRequest{JobId: r.ID})
+		if err != nil || answer.GetState() != jobpb.JobState_DRAINING {
+			t.Fatalf("drain: %v, %v", answer, err)
+		}
+	}
+	<-r.drained
 	r.end(jobpb.JobState_DONE)
+	equal(t, "states", []string{"STOPPED", "STARTING", "DRAINING", "DRAINED"}, s.states(t, r.ID))
+	answer, err := s.Drain(t.Context(), &jobpb.DrainJobRequest{JobId: r.ID})
+	if err != nil || answer.GetState() != jobpb.JobState_DRAINED {
+		t.Errorf("drain a job that has ended: %v, %v", answer, err)
+	}
+}
+
+// TestDrainAnEngineThatCannot: it is said at once, and changes nothing.
+func TestDrainAnEngineThatCannot(t *testing.T) {
+	s := serve(t, t.TempDir())
+	s.runner.hide = true
+	r := s.run(t, "x")
+	_, err := s.Drain(t.Context(), &jobpb.DrainJobRequest{JobId: r.ID})
+	refused(t, err, codes.Unimplemented, "cannot drain")
+	r.end(jobpb.JobState_DONE)
+	equal(t, "states", []string{"STOPPED", "STARTING", "DONE"}, s.states(t, r.ID))
 }
 
 // TestPrepareRefusesAll: every problem in one answer, and nothing left behind.

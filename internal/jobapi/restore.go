@@ -97,7 +97,7 @@ func (s *Service) resume(e *entry) {
 		s.lost(e, engine.ErrLost)
 		return
 	}
-	e.asked = e.life.State == jobpb.JobState_CANCELLING
+	e.asked, e.draining = e.life.State == jobpb.JobState_CANCELLING, e.life.State == jobpb.JobState_DRAINING
 	handle := e.life.Handle
 	ctx, abandon := context.WithCancel(s.ctx)
 	e.abandon, e.released = abandon, make(chan struct{})

@@ -27,6 +27,7 @@ type entry struct {
 	control   sync.Mutex         // not held over a call to an engine; taken before the event log's
 	startable bool               // it was prepared by this server, so its staging session is alive, and Run was not called
 	asked     bool               // its end was asked for
+	draining  bool               // it was asked to drain
 	run       engine.Run         // nil until the engine has accepted it
 	abandon   context.CancelFunc // ends a Start or an Attach; nil before there is one
 	released  chan struct{}      // closed when nothing of the job runs any more; nil before something does
@@ -199,6 +200,7 @@ func (s *Service) follow(e *entry, run engine.Run) {
 	e.control.Lock()
 	e.run = run
 	asked := e.asked
+	e.drain()
 	e.control.Unlock()
 	if asked {
 		run.Cancel()
@@ -275,12 +277,41 @@ func (s *Service) Cancel(_ context.Context, req *jobpb.CancelJobRequest) (*jobpb
 	return &jobpb.CancelJobResponse{State: s.cancel(e)}, nil
 }
 
-// Drain is refused: no engine of Trestle can drain a job yet.
+// Drain asks a job to stop reading, and to end when it has done what it has read. A job that has ended answers with its
+// state.
 func (s *Service) Drain(_ context.Context, req *jobpb.DrainJobRequest) (*jobpb.DrainJobResponse, error) {
-	if _, err := s.find(req.GetJobId()); err != nil {
+	e, err := s.find(req.GetJobId())
+	if err != nil {
 		return nil, err
 	}
-	return nil, refusal(codes.Unimplemented, "jobs cannot be drained; cancel the job instead")
+	e.control.Lock()
+	defer e.control.Unlock()
+	if e.run != nil {
+		if _, ok := e.run.(engine.Drainer); !ok {
+			return nil, refusal(codes.Unimplemented, fmt.Sprintf("job %s: its engine cannot drain jobs; cancel the job instead", e.id))
+		}
+	}
+	st, changed, err := e.happen(job.DrainAsked)
+	if err != nil {
+		return nil, refusal(codes.FailedPrecondition, fmt.Sprintf("drain job %s: %v", e.id, err))
+	}
+	if changed && st == jobpb.JobState_DRAINING {
+		e.draining = true
+		e.drain()
+	}
+	return &jobpb.DrainJobResponse{State: st}, nil
+}
+
+// drain passes a request to drain on to the run, once there is one. The caller holds control.
+func (e *entry) drain() {
+	run, ok := e.run.(engine.Drainer)
+	switch {
+	case !e.draining || e.run == nil:
+	case ok:
+		run.Drain()
+	default:
+		e.message(jobpb.JobMessage_JOB_MESSAGE_WARNING, "The job's engine cannot drain jobs: it goes on until it ends, or is cancelled.")
+	}
 }
 
 // pipeline is the pipeline as it was submitted.

@@ -177,7 +177,7 @@ func (s *Service) Close(ctx context.Context) error {
 // live tells whether a job in this state may have something running.
 func live(st jobpb.JobState_Enum) bool {
 	switch st {
-	case jobpb.JobState_STARTING, jobpb.JobState_RUNNING, jobpb.JobState_CANCELLING:
+	case jobpb.JobState_STARTING, jobpb.JobState_RUNNING, jobpb.JobState_DRAINING, jobpb.JobState_CANCELLING:
 		return true
 	}
 	return false

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"strings"
 
-	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
-
 	"trestle/internal/beam/grouping"
 	"trestle/internal/beam/urn"
 	"trestle/internal/plan/graph"
@@ -24,7 +22,6 @@ func (v *validator) parDo(n *graph.Node) {
 	}
 	if r := n.ParDo.GetRestrictionCoderId(); r != "" {
 		v.coder(n.Name(), r)
-		v.bounded(n)
 	} else if n.URN() != urn.TransformParDo {
 		v.report(n.Name(), fmt.Sprintf("it is a step of a splittable DoFn (%s) without a restriction coder", n.URN()), "")
 	}
@@ -47,20 +44,6 @@ func (v *validator) sideInput(n *graph.Node, tag string) {
 		}
 	default:
 		v.report(n.Name(), fmt.Sprintf("its side input %q is read as %q, which this version of Trestle does not know", tag, access), "")
-	}
-}
-
-// bounded reports an unbounded splittable DoFn.
-func (v *validator) bounded(n *graph.Node) {
-	if n.URN() != urn.TransformParDo && n.URN() != urn.SDFProcessSizedElements {
-		return
-	}
-	for _, pc := range n.Outputs {
-		if v.c.GetPcollections()[pc].GetIsBounded() == pipepb.IsBounded_UNBOUNDED {
-			v.report(n.Name(), "it is an unbounded source, which this version of Trestle cannot run",
-				"limit what it reads, by a number of records or a time")
-			return
-		}
 	}
 }
 

@@ -100,7 +100,18 @@ func (r *runner) Start(ctx context.Context, s jobapi.Submission) (engine.Run, er
 	if err != nil {
 		return nil, err
 	}
-	return named{run, chosen.Name()}, nil
+	return withName(run, chosen.Name()), nil
+}
+
+// withName lets a run's handle say which engine has it.
+func withName(run engine.Run, name string) engine.Run {
+	if drainer, ok := run.(engine.Drainer); ok {
+		return struct {
+			named
+			engine.Drainer
+		}{named{run, name}, drainer}
+	}
+	return named{run, name}
 }
 
 // named is a run whose handle says which engine has it.
@@ -127,5 +138,5 @@ func (r *runner) Attach(ctx context.Context, handle string, events engine.Events
 	if err != nil {
 		return nil, err
 	}
-	return named{run, name}, nil
+	return withName(run, name), nil
 }

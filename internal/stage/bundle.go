@@ -41,6 +41,7 @@ type bundles struct {
 	input      *shuffle.Pages
 	tries      tries
 	residuals  []residual // work that the harness gave back
+	later      *later     // the same in a stage of a streaming plan that can have it; nil in others
 	kept       *kept      // of a stage with state; nil otherwise
 	due        [][]byte   // timers that the bundle under way is to fire, by family
 	dueBytes   int
@@ -67,6 +68,9 @@ func newBundles(s Spec, o *outlets) (_ *bundles, err error) {
 		if b.splits, err = coder.CompileWindowed(s.coders(), s.Stage.Input.Coder); err != nil {
 			return nil, err
 		}
+	}
+	if s.Stage.Input.Splittable && s.Plan.Streaming {
+		b.later = newLater(s.Plan, s.Stage)
 	}
 	return b, nil
 }
@@ -186,7 +190,7 @@ func (b *bundles) complete(ctx context.Context) (*fnpb.ProcessBundleResponse, er
 
 // end tells the harness that it has all of the bundle's input, with what has been held back of it.
 func (b *bundles) end(ctx context.Context) error {
-	if b.open == nil && b.embeds && b.dueBytes <= embedBytes {
+	if b.open == nil && b.embeds && b.dueBytes <= embedBytes && len(b.back)+b.dueBytes > 0 {
 		defer b.sent()
 		return b.begin(ctx, true)
 	}
@@ -226,9 +230,15 @@ func (b *bundles) cut(ctx context.Context) error {
 		return err
 	}
 	b.spec.Out.Metrics(response.GetMonitoringInfos())
-	for _, r := range response.GetResidualRoots() {
-		if err := b.takeResidual(r); err != nil {
+	if b.later != nil {
+		if err := b.takeBack(response.GetResidualRoots()); err != nil {
 			return err
+		}
+	} else {
+		for _, r := range response.GetResidualRoots() {
+			if err := b.takeResidual(r); err != nil {
+				return err
+			}
 		}
 	}
 	if response.GetRequiresFinalization() {

@@ -62,35 +62,42 @@ const half = 0.5
 func (b *bundles) split(ctx context.Context) ([][]byte, error) {
 	b.asking.Lock()
 	defer b.asking.Unlock()
+	given, _, err := b.splitOff(ctx, half)
+	return given, err
+}
+
+// splitOff splits the bundle on offer, and leaves it a fraction of what is left. Of the records that it gives, the last are
+// the residual roots, in the same order. The caller holds asking.
+func (b *bundles) splitOff(ctx context.Context, fraction float64) (given [][]byte, roots []*fnpb.DelayedBundleApplication, err error) {
 	if b.offered == nil || b.offered.coder == nil {
-		return nil, nil
+		return nil, nil, nil
 	}
 	sent, err := b.sentRecords(b.offered.coder)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, splitTimeout)
 	defer cancel()
 	response, err := b.offered.bundle.Split(ctx, map[string]*fnpb.ProcessBundleSplitRequest_DesiredSplit{
-		b.source: {FractionOfRemainder: half, EstimatedInputElements: int64(len(sent))},
+		b.source: {FractionOfRemainder: fraction, EstimatedInputElements: int64(len(sent))},
 	})
 	if err != nil {
 		// A bundle that ends meanwhile, or an SDK that cannot split it: it keeps its work.
-		return nil, nil
+		return nil, nil, nil
 	}
 	kept, given, err := divide(sent, response, b.source)
 	if err != nil || len(given) == 0 {
-		return nil, err
+		return nil, nil, err
 	}
 	input := b.spec.Store.NewPages()
 	for _, record := range kept {
 		if err := input.Append(record); err != nil {
-			return nil, errors.Join(fmt.Errorf("keep the rest of a split bundle's input: %w", err), input.Close())
+			return nil, nil, errors.Join(fmt.Errorf("keep the rest of a split bundle's input: %w", err), input.Close())
 		}
 	}
 	old := b.input
 	b.input = input
-	return given, old.Close()
+	return given, response.GetResidualRoots(), old.Close()
 }
 
 // sentRecords cuts the bundle's input into records.

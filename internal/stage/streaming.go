@@ -223,7 +223,20 @@ func (t *task) Committed(ctx context.Context, _ uint64) error {
 // advance does what is due.
 func (t *task) advance(ctx context.Context) error {
 	if in, ok := t.intake.(timed); ok {
-		return in.advance(ctx, t.stream.times)
+		if err := in.advance(ctx, t.stream.times); err != nil {
+			return err
+		}
+	}
+	if b := t.puttingOff(); b != nil {
+		return b.resume(ctx, t.stream.times)
+	}
+	return nil
+}
+
+// puttingOff is the task's runner if it may put work off; nil otherwise.
+func (t *task) puttingOff() *bundles {
+	if b, ok := t.runner.(*bundles); ok && b.later != nil {
+		return b
 	}
 	return nil
 }
@@ -239,6 +252,12 @@ func (t *task) tell(ctx context.Context) error {
 		}
 		if wake, err = in.wake(); err != nil {
 			return err
+		}
+	}
+	if b := t.puttingOff(); b != nil {
+		hold = min(hold, b.later.hold())
+		if at := b.later.wake(); wake.IsZero() || !at.IsZero() && at.Before(wake) {
+			wake = at
 		}
 	}
 	if t.runner.busy() {

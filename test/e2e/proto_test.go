@@ -120,21 +120,33 @@ func TestTwoEnvironments(t *testing.T) {
 // runPipeline submits a pipeline proto that has nothing to stage, and answers with the state in which its job ends.
 func runPipeline(t *testing.T, s *server.Server, p *pipepb.Pipeline) jobpb.JobState_Enum {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
 	client := jobs(t, s)
+	return lastState(t, client, submitPipeline(t, client, p))
+}
+
+// submitPipeline runs a pipeline proto that has nothing to stage, and answers with its job's id.
+func submitPipeline(t *testing.T, client jobpb.JobServiceClient, p *pipepb.Pipeline) string {
+	t.Helper()
 	for _, env := range p.GetComponents().GetEnvironments() {
 		env.Dependencies = nil
 	}
-	prepared, err := client.Prepare(ctx, &jobpb.PrepareJobRequest{Pipeline: p, JobName: t.Name()})
+	prepared, err := client.Prepare(t.Context(), &jobpb.PrepareJobRequest{Pipeline: p, JobName: t.Name()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	run, err := client.Run(ctx, &jobpb.RunJobRequest{PreparationId: prepared.GetPreparationId()})
+	run, err := client.Run(t.Context(), &jobpb.RunJobRequest{PreparationId: prepared.GetPreparationId()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	stream, err := client.GetStateStream(ctx, &jobpb.GetJobStateRequest{JobId: run.GetJobId()})
+	return run.GetJobId()
+}
+
+// lastState is the state in which a job ends, or is after a minute.
+func lastState(t *testing.T, client jobpb.JobServiceClient, id string) jobpb.JobState_Enum {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	stream, err := client.GetStateStream(ctx, &jobpb.GetJobStateRequest{JobId: id})
 	state := jobpb.JobState_UNSPECIFIED
 	for err == nil {
 		var event *jobpb.JobStateEvent

@@ -111,6 +111,7 @@ func (e *Engine) Submit(_ context.Context, j engine.Job) (engine.Run, error) {
 		dir:         filepath.Join(e.cfg.Dir, j.ID),
 		log:         e.cfg.Log.With("job", j.ID),
 		done:        make(chan struct{}),
+		draining:    make(chan struct{}),
 	}
 	r.ctx, r.cancel = context.WithCancelCause(context.Background())
 	r.store = shuffle.NewStoreOn(e.cfg.Files, filepath.Join(r.dir, "spill"), e.cfg.Memory)

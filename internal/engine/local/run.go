@@ -34,6 +34,9 @@ type run struct {
 	cancel context.CancelCauseFunc
 	done   chan struct{}
 
+	draining  chan struct{} // closed when the job is to be drained
+	drainOnce sync.Once
+
 	store    *shuffle.Store
 	pool     *harness.Pool
 	stages   []*stageRun
@@ -58,6 +61,11 @@ func (r *run) Cancel() { r.cancel(errCancelled) }
 
 // Detach has nothing to leave behind: it is never called.
 func (r *run) Detach() {}
+
+// Drain lets a streaming plan's sources give up what they have not read. What a bounded plan reads ends by itself.
+func (r *run) Drain() {
+	r.drainOnce.Do(func() { close(r.draining) })
+}
 
 func (r *run) Done() <-chan struct{} { return r.done }
 

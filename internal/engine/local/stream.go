@@ -23,6 +23,7 @@ func (r *run) stream() error {
 		Harness:     r.harness,
 		Message:     r.job.Events.Message,
 		Metrics:     r.addMetrics,
+		Draining:    r.draining,
 		Now:         time.Now,
 		Log:         r.log,
 	})

@@ -21,6 +21,7 @@ const (
 	block     kind = iota // records
 	watermark             // of a sender
 	tick                  // processing time has come to a point
+	drain                 // sources are to give up what they have not read
 )
 
 // event is what happens to a task.

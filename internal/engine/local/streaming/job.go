@@ -36,6 +36,8 @@ type Config struct {
 	Message func(jobpb.JobMessage_MessageImportance, string)
 	// Metrics is what one bundle measured.
 	Metrics func([]*pipepb.MonitoringInfo)
+	// Draining is closed when sources are to give up what they have not read.
+	Draining <-chan struct{}
 	// Now is the world's time.
 	Now func() time.Time
 	Log *slog.Logger
@@ -110,12 +112,39 @@ func (j *Job) Run(ctx context.Context) error {
 	for _, s := range j.stages {
 		for _, t := range s.tasks {
 			group.Go(func() error { return t.main(ctx) })
+			if s.plan.Input.Splittable {
+				group.Go(func() error { return t.checkpoints(ctx) })
+			}
 		}
 	}
 	if len(j.cfg.Plan.TestStreams) > 0 {
 		group.Go(func() error { return j.play(ctx) })
 	}
+	group.Go(func() error { return j.drain(ctx) })
 	return group.Wait()
+}
+
+// drain waits until the job is to be drained, and tells the tasks; or until it has ended.
+func (j *Job) drain(ctx context.Context) error {
+	select {
+	case <-j.cfg.Draining:
+		return j.toAll(ctx, event{kind: drain})
+	case <-j.ended:
+	case <-ctx.Done():
+	}
+	return nil
+}
+
+// toAll gives all tasks an event.
+func (j *Job) toAll(ctx context.Context, e event) error {
+	for _, s := range j.stages {
+		for _, t := range s.tasks {
+			if _, err := t.inbox.put(ctx, 0, e, nil); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // quiet says that nothing more will come of a task, or of the player.

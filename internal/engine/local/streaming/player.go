@@ -91,13 +91,4 @@ func (j *Job) let(ctx context.Context, stage int, e event) error {
 }
 
 // tellTime tells all tasks what time it is.
-func (j *Job) tellTime(ctx context.Context) error {
-	for _, s := range j.stages {
-		for _, t := range s.tasks {
-			if _, err := t.inbox.put(ctx, 0, event{kind: tick}, nil); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
+func (j *Job) tellTime(ctx context.Context) error { return j.toAll(ctx, event{kind: tick}) }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
@@ -20,6 +21,9 @@ const (
 	bundleTime = 20 * time.Millisecond
 	// clockTime is how far processing time runs on before a task that is busy is told.
 	clockTime = time.Millisecond
+	// checkpointTime is how long a splittable DoFn is left to itself before what is left is put off: what it put out gets on
+	// then, and its watermark.
+	checkpointTime = 100 * time.Millisecond
 )
 
 // task is a task of a running job, and what it is connected to. Its goroutine is the only one that calls the task.
@@ -38,6 +42,8 @@ type task struct {
 	dirty   bool      // something happened since the last Flush
 	opened  time.Time // when the first thing since the last Flush happened
 	clocked time.Time // what Clock was told last
+
+	began atomic.Int64 // when the call under way began, in nanoseconds; 0 when none is
 
 	mu      sync.Mutex // outputs come from any goroutine of the task
 	wake    time.Time  // zero when there is none
@@ -77,7 +83,8 @@ func (t *task) main(ctx context.Context) error {
 		return err
 	}
 	for {
-		if err := t.due(ctx); err != nil {
+		came, err := t.due(ctx)
+		if err != nil {
 			return err
 		}
 		e, ok, err := t.inbox.get(ctx)
@@ -89,22 +96,44 @@ func (t *task) main(ctx context.Context) error {
 			if err := t.handle(ctx, e); err != nil {
 				return err
 			}
-			if t.dirty && t.job.cfg.Now().Sub(t.opened) < bundleTime {
-				continue
-			}
 		}
-		if t.dirty {
+		if t.dirty && (!ok || t.job.cfg.Now().Sub(t.opened) >= bundleTime) {
 			if err := t.flush(ctx); err != nil {
 				return err
 			}
 			continue // things may have become due
 		}
-		if ok {
+		if ok || came {
 			continue
 		}
 		t.job.activity.add(-t.owed)
 		t.owed = 0
 		if over, err := t.rest(ctx); over || err != nil {
+			return err
+		}
+	}
+}
+
+// checkpoints asks a task that takes long for one bundle to put off what is left, until the job ends.
+func (t *task) checkpoints(ctx context.Context) error {
+	task, ok := t.task.(stage.Checkpointer)
+	if !ok {
+		return nil
+	}
+	ticker := time.NewTicker(checkpointTime / 2)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+		case <-t.job.ended:
+			return nil
+		case <-ctx.Done():
+			return nil // the job's end has its own reason
+		}
+		if began := t.began.Load(); began == 0 || t.job.cfg.Now().UnixNano()-began < int64(checkpointTime) {
+			continue
+		}
+		if err := task.Checkpoint(ctx); err != nil {
 			return err
 		}
 	}
@@ -144,30 +173,18 @@ func (t *task) rest(ctx context.Context) (over bool, err error) {
 	return false, nil
 }
 
-// due tells the task the time when what it waits for has come.
-func (t *task) due(ctx context.Context) error {
-	for {
-		wake := t.wakeAt()
-		if wake.IsZero() || wake.After(t.job.clock.time()) {
-			return nil
-		}
-		if err := t.room(ctx); err != nil {
-			return err
-		}
-		t.happened()
-		if err := t.tick(ctx); err != nil {
-			return err
-		}
-		if t.wakeAt().Equal(wake) {
-			// It has seen the time, and still waits for it: it is the end of a bundle that it needs.
-			if !t.dirty {
-				return t.errorf("clock", fmt.Errorf("it asks for %v again, which it was told", wake))
-			}
-			if err := t.flush(ctx); err != nil {
-				return err
-			}
-		}
+// due tells the task the time if what it waits for has come.
+func (t *task) due(ctx context.Context) (came bool, err error) {
+	wake := t.wakeAt()
+	if wake.IsZero() || wake.After(t.job.clock.time()) {
+		return false, nil
 	}
+	if err := t.room(ctx); err != nil {
+		return false, err
+	}
+	t.happened()
+	t.clocked = t.job.clock.time()
+	return true, t.call(func() error { return t.task.Clock(ctx, t.clocked) })
 }
 
 func (t *task) wakeAt() time.Time {
@@ -183,7 +200,14 @@ func (t *task) tick(ctx context.Context) error {
 		return nil
 	}
 	t.clocked = now
-	return t.task.Clock(ctx, now)
+	return t.call(func() error { return t.task.Clock(ctx, now) })
+}
+
+// call makes a call of the task, and notes that it is under way.
+func (t *task) call(f func() error) error {
+	t.began.Store(t.job.cfg.Now().UnixNano())
+	defer t.began.Store(0)
+	return f()
 }
 
 // happened notes that there is something to flush.
@@ -195,7 +219,7 @@ func (t *task) happened() {
 
 func (t *task) flush(ctx context.Context) error {
 	t.dirty = false
-	return t.task.Flush(ctx)
+	return t.call(func() error { return t.task.Flush(ctx) })
 }
 
 // handle has an event done.
@@ -211,13 +235,18 @@ func (t *task) handle(ctx context.Context, e event) error {
 			}
 		}
 		t.happened()
-		return t.task.Process(ctx, stage.Delivery{Input: t.slots[e.sender].input, KeyGroup: e.keyGroup}, e.records)
+		return t.call(func() error {
+			return t.task.Process(ctx, stage.Delivery{Input: t.slots[e.sender].input, KeyGroup: e.keyGroup}, e.records)
+		})
 	case watermark:
 		t.slots[e.sender].millis = e.millis
 		return t.watermark(ctx, t.slots[e.sender].input)
 	case tick:
 		t.happened()
 		return t.tick(ctx)
+	case drain:
+		t.happened()
+		return t.call(func() error { return t.task.Drain(ctx) })
 	}
 	return t.errorf("inbox", fmt.Errorf("an event of kind %d", e.kind))
 }
@@ -238,7 +267,7 @@ func (t *task) watermark(ctx context.Context, input int) error {
 	}
 	t.told[input] = least
 	t.happened()
-	if err := t.task.Watermark(ctx, input, least); err != nil {
+	if err := t.call(func() error { return t.task.Watermark(ctx, input, least) }); err != nil {
 		return err
 	}
 	if input == stage.MainInput || t.index != 0 {

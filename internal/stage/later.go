@@ -1,0 +1,186 @@
+package stage
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
+	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
+
+	"trestle/internal/beam/coder"
+	"trestle/internal/plan"
+)
+
+// Checkpointer is a task of a streaming plan that can be asked to put off what is left of the bundle under way. Those with
+// a splittable DoFn at their mouth are.
+type Checkpointer interface {
+	// Checkpoint asks the harness to end the bundle under way early, if there is one: what is left of it is processed in
+	// another, soon. Until a bundle has ended, what it put out is held back, and so is the watermark. It may be called at
+	// any time, from any goroutine, also while another event is under way.
+	Checkpoint(ctx context.Context) error
+}
+
+// Checkpoint implements Checkpointer.
+func (t *task) Checkpoint(ctx context.Context) error {
+	b := t.puttingOff()
+	if b == nil {
+		return nil
+	}
+	if err := b.checkpoint(ctx); err != nil {
+		return t.errorf("checkpoint", err)
+	}
+	return nil
+}
+
+// later is what a splittable DoFn of a streaming plan has put off: parts of elements, to be processed when processing time
+// has come to a point. There is at most one for each restriction.
+type later struct {
+	endless bool // the DoFn is an unbounded one
+	now     time.Time
+	fresh   []putOff // given back since the last Clock, with which their delays begin
+	waiting []putOff
+	split   []putOff // given back by the bundle under way, on request; guarded by bundles.asking
+}
+
+// putOff is a part of an element.
+type putOff struct {
+	record []byte
+	delay  time.Duration // of what is fresh
+	due    time.Time     // of what waits
+	// hold is a lower bound of the timestamps that it puts out; coder.MinTimestamp when the SDK did not say.
+	hold int64
+	// unbounded tells that it may never come to an end by itself: a drain drops it.
+	unbounded bool
+}
+
+// newLater is for a stage with a splittable DoFn at its mouth.
+func newLater(p *plan.Plan, s *plan.Stage) *later {
+	l := &later{}
+	c := p.Pipeline.GetComponents()
+	for _, pc := range c.GetTransforms()[s.Transforms[0]].GetOutputs() {
+		l.endless = l.endless || c.GetPcollections()[pc].GetIsBounded() == pipepb.IsBounded_UNBOUNDED
+	}
+	return l
+}
+
+// part reads what an SDK has given back (DelayedBundleApplication in beam_fn_api.proto).
+func (l *later) part(r *fnpb.DelayedBundleApplication) putOff {
+	a := r.GetApplication()
+	p := putOff{
+		record:    bytes.Clone(a.GetElement()),
+		delay:     r.GetRequestedTimeDelay().AsDuration(),
+		hold:      coder.MaxTimestamp,
+		unbounded: a.GetIsBounded() == pipepb.IsBounded_UNBOUNDED,
+	}
+	if a.GetIsBounded() == pipepb.IsBounded_UNSPECIFIED {
+		p.unbounded = l.endless // the Go SDK does not say
+	}
+	for _, w := range a.GetOutputWatermarks() {
+		p.hold = min(p.hold, w.GetSeconds()*1000+int64(w.GetNanos())/int64(time.Millisecond))
+	}
+	if len(a.GetOutputWatermarks()) == 0 {
+		p.hold = coder.MinTimestamp
+	}
+	p.hold = max(p.hold, coder.MinTimestamp)
+	return p
+}
+
+// putOff keeps parts of elements for later.
+func (b *bundles) putOff(parts ...putOff) { b.later.fresh = append(b.later.fresh, parts...) }
+
+// resume processes what is due.
+func (b *bundles) resume(ctx context.Context, t times) error {
+	l := b.later
+	l.now = t.now
+	for _, p := range l.fresh {
+		p.due = l.now.Add(p.delay)
+		l.waiting = append(l.waiting, p)
+	}
+	l.fresh = nil
+	var due, rest []putOff
+	for _, p := range l.waiting {
+		switch {
+		case t.draining && p.unbounded: // it gives up what it has not read
+		case t.draining || !p.due.After(l.now):
+			due = append(due, p)
+		default:
+			rest = append(rest, p)
+		}
+	}
+	if len(due) == 0 {
+		l.waiting = rest
+		return nil
+	}
+	// What is under way holds the watermark.
+	for _, p := range due {
+		if err := b.process(ctx, p.record); err != nil {
+			return err
+		}
+	}
+	l.waiting = rest
+	return b.cut(ctx)
+}
+
+// hold is the earliest timestamp of what may come out of what is put off.
+func (l *later) hold() int64 {
+	hold := coder.MaxTimestamp
+	for _, parts := range [][]putOff{l.fresh, l.waiting} {
+		for _, p := range parts {
+			hold = min(hold, p.hold)
+		}
+	}
+	return hold
+}
+
+// wake is when the next part is due; zero when none is put off.
+func (l *later) wake() time.Time {
+	if len(l.fresh) > 0 {
+		return l.now
+	}
+	var wake time.Time
+	for _, p := range l.waiting {
+		if wake.IsZero() || p.due.Before(wake) {
+			wake = p.due
+		}
+	}
+	return wake
+}
+
+// checkpoint splits the bundle on offer so that nothing is left to it.
+func (b *bundles) checkpoint(ctx context.Context) error {
+	b.asking.Lock()
+	defer b.asking.Unlock()
+	given, roots, err := b.splitOff(ctx, 0)
+	if err != nil {
+		return err
+	}
+	for i, record := range given {
+		p := putOff{record: bytes.Clone(record), hold: coder.MinTimestamp}
+		if at := i - (len(given) - len(roots)); at >= 0 {
+			p = b.later.part(roots[at])
+		}
+		b.later.split = append(b.later.split, p)
+	}
+	return nil
+}
+
+// takeBack keeps what the bundle that has ended gave back.
+func (b *bundles) takeBack(roots []*fnpb.DelayedBundleApplication) error {
+	for _, r := range roots {
+		if !b.spec.Stage.Input.Splittable {
+			return fmt.Errorf("the SDK gave back a part of an element of %s, which is no splittable DoFn", r.GetApplication().GetTransformId())
+		}
+		if len(r.GetApplication().GetElement()) == 0 {
+			return errors.New("the SDK gave back a part of an element that is empty")
+		}
+		b.putOff(b.later.part(r))
+	}
+	b.asking.Lock()
+	defer b.asking.Unlock()
+	b.putOff(b.later.split...)
+	b.later.split = nil
+	return nil
+}

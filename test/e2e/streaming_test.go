@@ -1,0 +1,115 @@
+package e2e
+
+import (
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/apache/beam/sdks/v2/go/pkg/beam"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/sdf"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/io/rtrackers/offsetrange"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/register"
+	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
+
+	"trestle/internal/server"
+)
+
+func init() {
+	register.DoFn3x1[*sdf.LockRTracker, int, func(int), sdf.ProcessContinuation](&endless{})
+	register.Function1x1(countSeen)
+}
+
+// endless counts without end, and never stops by itself.
+type endless struct{}
+
+func (*endless) CreateInitialRestriction(int) offsetrange.Restriction {
+	return offsetrange.Restriction{Start: 0, End: 1 << 50}
+}
+
+func (*endless) SplitRestriction(_ int, r offsetrange.Restriction) []offsetrange.Restriction {
+	return []offsetrange.Restriction{r}
+}
+
+func (*endless) RestrictionSize(_ int, r offsetrange.Restriction) float64 { return r.Size() }
+
+func (*endless) CreateTracker(r offsetrange.Restriction) *sdf.LockRTracker {
+	return sdf.NewLockRTracker(offsetrange.NewTracker(r))
+}
+
+func (*endless) ProcessElement(rt *sdf.LockRTracker, _ int, emit func(int)) sdf.ProcessContinuation {
+	r := rt.GetRestriction().(offsetrange.Restriction)
+	for i := r.Start; rt.TryClaim(i) && !seen.over.Load(); i++ {
+		emit(int(i))
+		<-time.After(time.Millisecond)
+	}
+	return sdf.StopProcessing()
+}
+
+// seen is what has come out of endless: how many numbers, the largest, and whether they came in order.
+var seen struct {
+	count, wrong atomic.Int64
+	enough       chan struct{}
+	over         atomic.Bool // the source is to stop: what runs in a test's own process is not ended with its job
+}
+
+// countSeen counts numbers, which come in order.
+func countSeen(n int) int {
+	got := seen.count.Add(1)
+	if int(got) != n+1 {
+		seen.wrong.Add(1)
+	}
+	if got == 500 {
+		close(seen.enough)
+	}
+	return n
+}
+
+// startEndless runs endless until 500 numbers have come out.
+func startEndless(t *testing.T, s *server.Server) (jobpb.JobServiceClient, string) {
+	t.Helper()
+	seen.count.Store(0)
+	seen.wrong.Store(0)
+	seen.enough = make(chan struct{})
+	seen.over.Store(false)
+	t.Cleanup(func() { seen.over.Store(true) })
+	p, scope := beam.NewPipelineWithRoot()
+	numbers := beam.ParDo(scope, &endless{}, beam.Create(scope, 1))
+	beam.ParDo(scope, countSeen, beam.Reshuffle(scope, numbers))
+	client := jobs(t, s)
+	id := submitPipeline(t, client, portable(t, p))
+	select {
+	case <-seen.enough:
+	case <-time.After(time.Minute):
+		t.Fatalf("%d numbers came out in a minute", seen.count.Load())
+	}
+	return client, id
+}
+
+// TestUnboundedSource: a source that never gives its bundle back by itself is asked to, so that what it reads gets on;
+// cancelling the job ends it.
+func TestUnboundedSource(t *testing.T) {
+	s := start(t, server.Config{})
+	client, id := startEndless(t, s)
+	if _, err := client.Cancel(t.Context(), &jobpb.CancelJobRequest{JobId: id}); err != nil {
+		t.Fatal(err)
+	}
+	if state := lastState(t, client, id); state != jobpb.JobState_CANCELLED {
+		t.Errorf("the job is %v", state)
+	}
+}
+
+// TestDrain: a job that is drained gives up what it has not read, and ends by itself; what it has read is there, each
+// number once.
+func TestDrain(t *testing.T) {
+	s := start(t, server.Config{Parallelism: 1})
+	client, id := startEndless(t, s)
+	if _, err := client.Drain(t.Context(), &jobpb.DrainJobRequest{JobId: id}); err != nil {
+		t.Fatal(err)
+	}
+	if state := lastState(t, client, id); state != jobpb.JobState_DRAINED {
+		t.Errorf("the job is %v", state)
+	}
+	if n := seen.wrong.Load(); n > 0 {
+		t.Errorf("%d numbers of %d came out of their order", n, seen.count.Load())
+	}
+}
