@@ -13,7 +13,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // TestConformance runs the suite of the task contract against the tasks of this package, called directly.
 func TestConformance(t *testing.T) {
-	stagetest.Run(t, stagetest.Form{Direct: true, Open: func(t *testing.T, s stage.Spec) stage.Task {
+	stagetest.Run(t, stagetest.Form{Direct: true, Streaming: true, Open: func(t *testing.T, s stage.Spec) stage.Task {
 		task, err := stage.Open(s)
 		if err != nil {
 			t.Fatal(err)

@@ -45,9 +45,9 @@ type host struct{ address client.Address }
 
 func newHost(t *testing.T, s stage.Spec) *host {
 	w := &Worker{
-		cfg:  Config{Log: slog.New(slog.DiscardHandler)},
+		cfg:  Config{Log: slog.New(slog.DiscardHandler), Scratch: t.TempDir()},
 		job:  &submission.Job{KeyGroups: s.KeyGroups, BundleBytes: s.BundleBytes, Attempts: s.Attempts},
-		plan: s.Plan, said: map[[2]int]string{}, store: s.Store, budget: shuffle.NewBudget(0),
+		plan: s.Plan, said: map[[2]int]string{}, store: s.Store, budget: shuffle.NewBudget(0), state: s.State.Cache,
 		stages: &stages{plan: s.Plan, store: s.Store, open: map[int]*openStage{}},
 		find: func(environment string, _ int) stage.Harness {
 			if environment == s.Stage.Environment {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -123,6 +124,9 @@ func (t *taskConn) open(f *wire.Frame) (err error) {
 	spec := stage.Spec{
 		Plan: w.plan, Stage: t.stage, Index: t.index, Parallelism: parallelism, KeyGroups: w.job.KeyGroups,
 		Store: w.store, Views: t.shared.views, Out: out,
+		State: stage.State{
+			Directory: filepath.Join(w.cfg.Scratch, "state", fmt.Sprintf("%d-%d-%d", number, t.index, f.Numbers[3])), Cache: w.state,
+		},
 		BundleBytes: w.job.BundleBytes, Attempts: w.job.Attempts, Log: w.cfg.Log,
 	}
 	if t.stage.Environment != "" {

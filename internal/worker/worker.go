@@ -32,6 +32,7 @@ import (
 	"trestle/internal/plan"
 	"trestle/internal/shuffle"
 	"trestle/internal/stage"
+	"trestle/internal/store/kv"
 )
 
 // Config is what a worker is started with. All fields are required.
@@ -59,6 +60,7 @@ type Worker struct {
 
 	budget *shuffle.Budget
 	store  *shuffle.Store
+	state  *kv.Cache // of all tasks' stores
 	stages *stages
 	pool   *harness.Pool
 	// find is the way to a harness of an environment for a task that has a number among its stage's tasks here.
@@ -69,6 +71,10 @@ type Worker struct {
 	said  map[[2]int]string // what user code said when a task of a stage failed last
 	lost  error             // why the worker ends, when it is not wanted to
 }
+
+// stateShare is the part of a worker's memory that caches what tasks keep of keys: one in so many. Most jobs keep little, and what
+// is in files is in the system's cache as well.
+const stateShare = 8
 
 // maxJob bounds a job's encoding: it is held whole while it is decoded.
 const maxJob = 256 << 20
@@ -127,6 +133,8 @@ func (w *Worker) run() (err error) {
 	w.store = shuffle.NewStore(filepath.Join(w.cfg.Scratch, "spill"), w.budget)
 	w.stages = &stages{plan: w.plan, store: w.store, open: map[int]*openStage{}}
 	defer func() { err = errors.Join(err, w.store.Close()) }()
+	w.state = kv.NewCache(max(w.job.Memory/stateShare, 1<<20))
+	defer w.state.Close()
 	containers, err := container.Decode(w.job.Containers)
 	if err != nil {
 		return err

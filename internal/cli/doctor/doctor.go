@@ -66,4 +66,3 @@ func run(ctx context.Context, stdout, stderr io.Writer, f flags) error {
 	}
 	return err
 }
-

@@ -25,6 +25,8 @@ type Form struct {
 	// and each of the output's events as the task has it. Where something lies between, errors are texts for people, output
 	// comes when it counts, and what a task measures comes at its end.
 	Direct bool
+	// Streaming says that it has the events of streaming plans.
+	Streaming bool
 }
 
 // testCase is a case: a sentence, and the test of it.
@@ -57,6 +59,9 @@ func Run(t *testing.T, form Form) {
 		{"splits", splitCases},
 		{"close", closeCases},
 	} {
+		if group.name == "streaming" && !form.Streaming {
+			continue
+		}
 		t.Run(group.name, func(t *testing.T) {
 			for _, c := range group.cases {
 				name, direct := strings.CutPrefix(c.name, directly)
