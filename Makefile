@@ -139,6 +139,23 @@ validates validates-quick: build $(suites)
 	  -beam "$$(go list -m -f '{{.Dir}}' github.com/apache/beam/sdks/v2)" \
 	  -versions 'Python $(beam_python), Go $(beam_go), Java $(suites_java_version), TypeScript $(beam_typescript); Trestle $(VERSION)'
 
+# Beam's WordCount on real Flink clusters on hosts that share no disk (see test/flink); and its shortest form.
+.PHONY: e2e-flink e2e-flink-quick e2e-flink-faults
+e2e_flink = build/flink/driver -trestle bin/trestle -text $(text) -dir build/flink/e2e -flinks '$(subst $() ,:,$(abspath $(dir $(flinks))))' \
+  -python $(dir $(python)) -go $(go_storage) -java $(dir $(java)) -hadoop $(dir $(hadoop))lib -s3 $(s3server) -only '$(ONLY)'
+e2e-flink-quick: build $(text) $(firstword $(flinks)) $(python_storage) $(go_storage) $(s3server)
+	@go build -o build/flink/driver ./test/flink
+	@$(e2e_flink) -quick e2e
+
+e2e-flink: build $(text) $(flinks) $(python_storage) $(go_storage) $(java) $(s3server) $(hadoop) $(image_go) $(image_python) $(image_java)
+	@go build -o build/flink/driver ./test/flink
+	@$(e2e_flink) -images $(images) e2e
+
+# Jobs to which something happens: TaskManager, worker, harness, host, job server killed; cancelled from both ends.
+e2e-flink-faults: build $(text) $(firstword $(flinks)) $(go_storage) $(s3server)
+	@go build -o build/flink/driver ./test/flink
+	@$(e2e_flink) faults
+
 # A Flink cluster that stays until flink-down, for development (see test/flink).
 FLINK ?= $(firstword $(flink_versions))
 .PHONY: flink-up flink-down
@@ -281,6 +298,9 @@ $(python_storage): test/cluster/storage/requirements.txt $(python)
 	@$(quietly) 'S3 and HDFS for Beam Python' build/log/python-storage.log \
 	  $(@D)/bin/pip install --disable-pip-version-check -r $< apache-beam==$(beam_python)
 	@touch $@
+
+# What is in the virtual environment is in the image.
+$(image_python): $(python_storage)
 
 # Beam's WordCount as it is, and a file beside it that links Beam's own S3 file system in; with Beam's own requirements.
 $(go_storage): test/cluster/storage/s3.go.txt

@@ -1,6 +1,11 @@
-// Command flink makes a Flink cluster out of one machine, and is about to prove Trestle on it: four hosts (job server,
-// JobManager, two TaskManagers) and one for storage, each a set of namespaces with an address, a name, processes and a /tmp
-// of its own (see test/cluster), so that no disk is shared but what is installed.
+// Command flink proves Trestle on real Flink clusters, and makes such clusters for development. A cluster is four hosts (job
+// server, JobManager, two TaskManagers) and one for storage, made out of one machine: each is a set of namespaces with an
+// address, a name, processes and a /tmp of its own (see test/cluster), so that no disk is shared but what is installed.
+//
+// `make e2e-flink` runs Beam's own WordCount from each SDK in a matrix of environments, ways of staging artifacts and versions
+// of Flink (see matrix). Input and output are in S3 or HDFS. Each cell's counts are held against a count made without Beam;
+// both TaskManagers must have worked on it; and on their hosts no process, container or file may be left of it. `make
+// e2e-flink-quick` is the part that CI runs, and `make e2e-flink-faults` kills, restarts and cancels while a job is at work.
 //
 // For development, a cluster by one command, which stays until it is taken down:
 //

@@ -20,9 +20,9 @@ import (
 
 // The hosts of a cluster.
 const (
-	jobServer  = "jobserver"
-	jobManager = "jobmanager"
-	storage    = "storage"
+	jobServer   = "jobserver"
+	jobManager  = "jobmanager"
+	storageHost = "storage"
 )
 
 var taskManagers = []string{"taskmanager1", "taskmanager2"}
@@ -34,6 +34,12 @@ type flags struct {
 	plain bool
 	// software is what hosts need to see; the checkout is among it.
 	software string
+
+	// What the matrix runs: versions of Flink, their folders separated by colons; the short form; cells with this in their name.
+	flinks string
+	quick  bool
+	only   string
+	programs
 }
 
 func main() {
@@ -43,6 +49,18 @@ func main() {
 	flag.IntVar(&f.slots, "slots", 2, "up: task slots of a TaskManager")
 	flag.BoolVar(&f.plain, "plain", false, "up: do without namespaces")
 	flag.StringVar(&f.software, "software", ".", "up: folders that hosts see read-only though they are below /tmp, separated by colons")
+	flag.StringVar(&f.flinks, "flinks", "", "e2e: folders of Flink's versions, separated by colons")
+	flag.BoolVar(&f.quick, "quick", false, "e2e: the first version and two cells only")
+	flag.StringVar(&f.only, "only", "", "e2e: only cells with this in their name (sdk-environment-staging-data)")
+	flag.StringVar(&f.trestle, "trestle", filepath.Join("bin", "trestle"), "e2e: the trestle binary")
+	flag.StringVar(&f.text, "text", "", "e2e: the text whose words are counted")
+	flag.StringVar(&f.sdks.Python, "python", "", "e2e: virtual environment with Beam's Python SDK")
+	flag.StringVar(&f.sdks.Go, "go", "", "e2e: binary of Beam's Go example, with S3")
+	flag.StringVar(&f.sdks.Java, "java", "", "e2e: folder of jars with Beam's Java example")
+	flag.StringVar(&f.hadoop, "hadoop", "", "e2e: folder of Hadoop's jars")
+	flag.StringVar(&f.gateway, "s3", "", "e2e: binary of the S3 server")
+	flag.StringVar(&f.images, "images", "", "e2e: folder of the SDKs' images, SDK-VERSION.tar")
+	flag.StringVar(&f.imports, "imports", filepath.Join("test", "containers", "images.sh"), "e2e: script that imports these")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -58,13 +76,24 @@ func main() {
 }
 
 func (f *flags) run(ctx context.Context, arguments []string) error {
-	const commands = "up, down, status, exec HOST COMMAND…, kill HOST, start HOST, crash HOST, smoke"
+	const commands = "e2e, faults, up, down, status, exec HOST COMMAND…, kill HOST, start HOST, crash HOST, smoke"
 	if len(arguments) == 0 {
 		return fmt.Errorf("a command is missing: %s", commands)
 	}
 	command, arguments := arguments[0], arguments[1:]
-	if command == "up" {
+	switch command {
+	case "up":
 		return f.up(ctx)
+	case "e2e", "faults":
+		run := f.e2e
+		if command == "faults" {
+			run = f.strikes
+		}
+		ok, err := run(ctx)
+		if err == nil && !ok {
+			err = errors.New("not all is well")
+		}
+		return err
 	}
 	c, err := cluster.Attach(f.dir)
 	if err != nil {
@@ -101,10 +130,25 @@ func (f *flags) run(ctx context.Context, arguments []string) error {
 	}
 }
 
+// absolute makes all paths so: hosts have other working folders.
+func (f *flags) absolute() error {
+	for _, path := range []*string{&f.trestle, &f.text, &f.sdks.Python, &f.sdks.Go, &f.sdks.Java, &f.hadoop, &f.gateway, &f.images, &f.imports} {
+		if *path == "" {
+			continue
+		}
+		absolute, err := filepath.Abs(*path)
+		if err != nil {
+			return err
+		}
+		*path = absolute
+	}
+	return nil
+}
+
 // up starts a cluster that stays.
 func (f *flags) up(ctx context.Context) (err error) {
 	c, err := cluster.Start(ctx, cluster.Options{Dir: f.dir, Plain: f.plain, Keep: true, Shared: true,
-		Hosts: append([]string{jobServer, jobManager, storage}, taskManagers...), Software: filepath.SplitList(f.software)})
+		Hosts: append([]string{jobServer, jobManager, storageHost}, taskManagers...), Software: filepath.SplitList(f.software)})
 	if err != nil {
 		return err
 	}

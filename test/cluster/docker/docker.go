@@ -87,24 +87,6 @@ func (e *Engine) Import(ctx context.Context, script, sdk, tar, image string) err
 	return err
 }
 
-// WithEnv gives an image variables of the environment that its containers then have.
-func (e *Engine) WithEnv(ctx context.Context, image string, env []string) error {
-	id, err := e.Run(ctx, "create", image, "none")
-	if err != nil {
-		return err
-	}
-	// Creating a container asks for a command, which the image is not to keep.
-	arguments := []string{"commit", "--change", "CMD []"}
-	for _, variable := range env {
-		arguments = append(arguments, "--change", "ENV "+variable)
-	}
-	if _, err := e.Run(ctx, append(arguments, id, image)...); err != nil {
-		return err
-	}
-	_, err = e.Run(ctx, "rm", id)
-	return err
-}
-
 // Containers are all containers that the engine knows, ended ones included, one a line: image, name, status.
 func (e *Engine) Containers(ctx context.Context) ([]string, error) {
 	out, err := e.Run(ctx, "ps", "--all", "--format", "{{.Image}} {{.Names}} {{.Status}}")

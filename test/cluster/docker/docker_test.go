@@ -59,10 +59,7 @@ func main() { name, _ := os.Hostname(); fmt.Println(name, os.Getenv("WORD")); if
 		`tar -c -C /tmp/root . | docker import --change 'ENTRYPOINT ["/name"]' - name`}}); err != nil {
 		t.Fatal(out, err)
 	}
-	if err := alpha.WithEnv(t.Context(), "name", []string{"WORD=hello"}); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := alpha.Run(t.Context(), "run", "--rm", "--network=host", "name"); err != nil || out != "alpha hello" {
+	if out, err := alpha.Run(t.Context(), "run", "--rm", "--network=host", "--env=WORD=hello", "name"); err != nil || out != "alpha hello" {
 		t.Errorf("the container prints %q, error %v", out, err)
 	}
 	if out, err := beta.Run(t.Context(), "image", "ls", "--quiet"); err != nil || out != "" {

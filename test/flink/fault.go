@@ -1,0 +1,298 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"trestle/test/cluster"
+	"trestle/test/cluster/flink"
+	"trestle/test/wordcount/example"
+)
+
+// repeats is how often the text is in the input of jobs that something happens to: they are to last.
+const repeats = 8
+
+// fault is something that happens to a job while it runs.
+type fault struct {
+	name string
+	// strike does it, when both TaskManagers are at work on the job.
+	strike func(ctx context.Context, r *rig, s *server, j flink.Job) error
+	// fails is set where the job is not to succeed, to the state that it ends in.
+	fails jobpb.JobState_Enum
+	// parts is set where the client cannot see the end: its connection is lost.
+	parts bool
+}
+
+var faults = []fault{
+	{name: "taskmanager", strike: func(ctx context.Context, r *rig, _ *server, _ flink.Job) error {
+		h := r.taskManagers()[0]
+		if err := r.flink.TaskManager(h).Kill(); err != nil {
+			return err
+		}
+		return r.flink.StartTaskManager(h)
+	}},
+	{name: "worker", strike: func(_ context.Context, r *rig, _ *server, _ flink.Job) error {
+		return killOne(r.taskManagers()[1], "trestle", "worker", "--scratch")
+	}},
+	{name: "harness", strike: func(_ context.Context, r *rig, _ *server, _ flink.Job) error {
+		return killOne(r.taskManagers()[0], "--control_endpoint")
+	}},
+	{name: "host", strike: func(ctx context.Context, r *rig, _ *server, _ flink.Job) error {
+		h := r.taskManagers()[1]
+		if err := h.Crash(); err != nil {
+			return err
+		}
+		if err := h.Boot(ctx); err != nil {
+			return err
+		}
+		return r.flink.StartTaskManager(h)
+	}},
+	{name: "server", parts: true, strike: func(ctx context.Context, _ *rig, s *server, _ flink.Job) error {
+		again, err := s.Restart()
+		if err != nil {
+			return err
+		}
+		s.Process = again
+		return listening(ctx, again, s.address)
+	}},
+	{name: "cancel", fails: jobpb.JobState_CANCELLED, strike: func(ctx context.Context, _ *rig, s *server, _ flink.Job) error {
+		return s.jobs(ctx, func(client jobpb.JobServiceClient, running *jobpb.JobInfo) error {
+			_, err := client.Cancel(ctx, &jobpb.CancelJobRequest{JobId: running.GetJobId()})
+			return err
+		})
+	}},
+	{name: "cancel-in-flink", fails: jobpb.JobState_CANCELLED, strike: func(ctx context.Context, r *rig, _ *server, j flink.Job) error {
+		return r.flink.Cancel(ctx, j.ID)
+	}},
+}
+
+// killOne kills a process on a host by SIGKILL: the first whose command line has all of these in it.
+func killOne(h *cluster.Host, parts ...string) error {
+	found, err := h.Find(parts...)
+	if err != nil {
+		return err
+	}
+	if len(found) == 0 {
+		all, err := h.Processes()
+		return errors.Join(fmt.Errorf("no process on %s has %q in its command line, of %v", h.Name, parts, all), err)
+	}
+	return found[0].Kill()
+}
+
+// jobs calls f with the one job that is running; it is an error when there is not one.
+func (s *server) jobs(ctx context.Context, f func(jobpb.JobServiceClient, *jobpb.JobInfo) error) (err error) {
+	conn, err := grpc.NewClient(s.address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	client := jobpb.NewJobServiceClient(conn)
+	all, err := client.GetJobs(ctx, &jobpb.GetJobsRequest{})
+	if err != nil {
+		return err
+	}
+	var last *jobpb.JobInfo
+	for _, info := range all.GetJobInfo() {
+		if info.GetState() == jobpb.JobState_RUNNING {
+			if last != nil {
+				return fmt.Errorf("two jobs are running: %s and %s", last.GetJobName(), info.GetJobName())
+			}
+			last = info
+		}
+	}
+	if last == nil {
+		return fmt.Errorf("no job is running: %v", all.GetJobInfo())
+	}
+	return f(client, last)
+}
+
+// state waits for the end of the job that the server got last, by name, and returns its state.
+func (s *server) state(ctx context.Context) (state jobpb.JobState_Enum, err error) {
+	conn, err := grpc.NewClient(s.address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	client := jobpb.NewJobServiceClient(conn)
+	err = await(ctx, func() (bool, error) {
+		all, err := client.GetJobs(ctx, &jobpb.GetJobsRequest{})
+		if err != nil {
+			return false, err
+		}
+		running := 0
+		for _, info := range all.GetJobInfo() {
+			switch info.GetState() {
+			case jobpb.JobState_DONE, jobpb.JobState_FAILED, jobpb.JobState_CANCELLED:
+				state = info.GetState()
+			default:
+				running++
+			}
+		}
+		return running == 0, nil
+	})
+	return state, err
+}
+
+// strikes runs every fault on the first version of Flink, each on a job of its own and a server of its own.
+func (f *flags) strikes(ctx context.Context) (ok bool, err error) {
+	if err := f.absolute(); err != nil {
+		return false, err
+	}
+	home := filepath.SplitList(f.flinks)[0]
+	version := strings.TrimPrefix(filepath.Base(home), "flink-")
+	large := filepath.Join(f.dir, "large.txt")
+	if err := os.MkdirAll(f.dir, 0o755); err != nil {
+		return false, err
+	}
+	text, err := os.ReadFile(f.text)
+	if err != nil {
+		return false, err
+	}
+	if err := os.WriteFile(large, []byte(strings.Repeat(string(text), repeats)), 0o644); err != nil {
+		return false, err
+	}
+	f.text = large
+	c, err := cluster.Start(ctx, f.clusterOptions(version+"-faults"))
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	job := of("go", inProcess, onS3, onS3)
+	r, err := newRig(ctx, f.programs, c, home, []cell{job})
+	if err != nil {
+		return false, fmt.Errorf("%w\n%s", err, c.Tails())
+	}
+	var results []result
+	for _, fault := range faults {
+		if !strings.Contains(fault.name, f.only) {
+			continue
+		}
+		fmt.Printf("Flink %s: fault %s …\n", version, fault.name)
+		one := r.suffer(ctx, job, fault)
+		one.version, one.environment = version, one.environment+", "+fault.name
+		if one.err != nil {
+			fmt.Printf("Flink %s: fault %s failed after %.1f s: %v\n", version, fault.name, one.took.Seconds(), one.err)
+		}
+		results = append(results, one)
+		if ctx.Err() != nil {
+			return false, context.Cause(ctx)
+		}
+	}
+	return report(results), nil
+}
+
+// suffer runs a job, lets the fault strike while it is at work, and looks at what became of it.
+func (r *rig) suffer(ctx context.Context, job cell, fault fault) (one result) {
+	one.cell = job
+	ctx, cancel := context.WithTimeoutCause(ctx, cellTimeout, fmt.Errorf("it took longer than %v", cellTimeout))
+	defer cancel()
+	s, err := r.serve(ctx, job.staging)
+	if err != nil {
+		one.err = err
+		return one
+	}
+	start := time.Now()
+	one.err = r.struck(ctx, s, fault, &one)
+	one.took = time.Since(start)
+	if one.err != nil && r.cluster.Plain == "" {
+		one.err = fmt.Errorf("%w\nthe server's log is %s", one.err, s.Log)
+	}
+	one.err = errors.Join(one.err, s.Stop())
+	return one
+}
+
+func (r *rig) struck(ctx context.Context, s *server, fault fault, one *result) error {
+	before, err := r.look(ctx)
+	if err != nil {
+		return err
+	}
+	known, err := r.flink.Jobs(ctx)
+	if err != nil {
+		return err
+	}
+	one.cell.mark = fault.name
+	command, words, err := r.command(one.cell, s.endpoint)
+	if err != nil {
+		return err
+	}
+	client, err := r.cluster.Host(jobServer).Start(command)
+	if err != nil {
+		return err
+	}
+	j, err := r.atWork(ctx, known, client)
+	if err != nil {
+		return errors.Join(err, client.Kill())
+	}
+	if err := fault.strike(ctx, r, s, j); err != nil {
+		return errors.Join(fmt.Errorf("strike: %w", err), client.Kill())
+	}
+	select {
+	case <-client.Ended():
+	case <-ctx.Done():
+		return errors.Join(context.Cause(ctx), client.Kill())
+	}
+	state, err := s.state(ctx)
+	if err != nil {
+		return err
+	}
+	want := jobpb.JobState_DONE
+	if fault.fails != 0 {
+		want = fault.fails
+	}
+	if state != want {
+		return fmt.Errorf("the job is %v, not %v: %w", state, want, r.why(ctx, known))
+	}
+	if (client.Err() == nil) != (want == jobpb.JobState_DONE) && !fault.parts {
+		return fmt.Errorf("the job is %v, and its program ended with %w; its log is %s", state, client.Err(), client.Log)
+	}
+	if want == jobpb.JobState_DONE {
+		if one.got, err = r.counts(ctx, one.cell); err != nil {
+			return err
+		}
+		expected, err := example.CountFile(r.text, words)
+		if err != nil {
+			return err
+		}
+		if diff := example.Difference(one.got, expected); diff != "" {
+			return errors.New("not what a count without Beam finds: " + diff)
+		}
+	}
+	if one.work, err = r.flink.WorkByHost(ctx, j.ID); err != nil {
+		return err
+	}
+	if err := r.flink.Await(ctx); err != nil {
+		return err
+	}
+	return r.nothingLeft(ctx, before)
+}
+
+// atWork waits until a job that was not known runs, with harnesses on both TaskManagers' hosts.
+func (r *rig) atWork(ctx context.Context, known []flink.Job, client *cluster.Process) (job flink.Job, err error) {
+	err = await(ctx, func() (bool, error) {
+		if !client.Running() {
+			return false, fmt.Errorf("the program ended before anything could happen to it (%w); its log is %s", client.Err(), client.Log)
+		}
+		fresh, err := r.fresh(ctx, known)
+		if err != nil || len(fresh) == 0 || fresh[0].State != "RUNNING" {
+			return false, err
+		}
+		job = fresh[0]
+		for _, h := range r.taskManagers() {
+			found, err := h.Find("--control_endpoint")
+			if err != nil || len(found) == 0 {
+				return false, err
+			}
+		}
+		return true, nil
+	})
+	return job, err
+}
