@@ -73,13 +73,8 @@ func newRig(ctx context.Context, p programs, c *cluster.Cluster, home string, ce
 	}
 	// Workers beside the TaskManagers read the staging store with credentials out of their environment.
 	r.flink, err = flink.Start(ctx, flink.Options{Home: home, JobManager: c.Host(jobManager), TaskManagers: r.taskManagers(),
-		Env: r.s3.Env(), Config: map[string]string{
-			// Programs whose SDK has an option for it say 4; for the others Flink decides by the amount of data, which is small.
-			"parallelism.default": "4",
-			"execution.batch.adaptive.auto-parallelism.min-parallelism":            "4",
-			"execution.batch.adaptive.auto-parallelism.max-parallelism":            "4",
-			"execution.batch.adaptive.auto-parallelism.default-source-parallelism": "4",
-		}})
+		// Programs whose SDK has an option for it say the same.
+		Env: r.s3.Env(), Config: map[string]string{"parallelism.default": "4"}})
 	return r, err
 }
 

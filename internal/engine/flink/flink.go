@@ -117,6 +117,11 @@ func (e *Engine) Submit(ctx context.Context, j engine.Job) (engine.Run, error) {
 	if err != nil {
 		return nil, err
 	}
+	if j.Parallelism == 0 {
+		if j.Parallelism, err = e.rest.defaultParallelism(ctx); err != nil {
+			return nil, err
+		}
+	}
 	argument, err := e.encode(j)
 	if err != nil {
 		return nil, err

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -189,6 +190,29 @@ type overview struct {
 func (r *rest) overview(ctx context.Context) (o overview, err error) {
 	err = r.get(ctx, "ask what it has", "/overview", &o)
 	return o, err
+}
+
+// defaultParallelism is the parallelism.default of the cluster's configuration; 0 when that does not say. A program that is
+// run through the REST API is not told: there the default is 1.
+func (r *rest) defaultParallelism(ctx context.Context) (int, error) {
+	var entries []struct {
+		Key   string `json:"key"`
+		Value string `json:"value"`
+	}
+	if err := r.get(ctx, "ask for its default parallelism", "/jobmanager/config", &entries); err != nil {
+		return 0, err
+	}
+	for _, entry := range entries {
+		if entry.Key != "parallelism.default" {
+			continue
+		}
+		n, err := strconv.Atoi(strings.TrimSpace(entry.Value))
+		if err != nil || n < 1 {
+			return 0, fmt.Errorf("Flink at %s: its configuration has parallelism.default %q, which is no number of tasks", r.base, entry.Value)
+		}
+		return n, nil
+	}
+	return 0, nil
 }
 
 // state is the state of a job now.
