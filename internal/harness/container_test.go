@@ -238,12 +238,16 @@ func TestCloseWhileContainerStarts(t *testing.T) {
 		cfg.Logs = func(string, string, *fnpb.LogEntry) { running <- struct{}{} }
 		cfg.Timeouts.Grace = time.Second
 	})
-	result := make(chan error)
+	result := make(chan error, 1)
 	go func() {
 		_, err := p.Session(context.Background(), "py", 0)
 		result <- err
 	}()
-	<-running
+	select {
+	case <-running:
+	case err := <-result:
+		t.Fatalf("the container did not start: %v", err)
+	}
 	if err := p.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -340,6 +344,7 @@ func TestExitOfContainer(t *testing.T) {
 		{Exit{Code: 137}, "signal 9", true},
 		{Exit{Code: 1, OOMKilled: true}, "out of memory: the kernel killed it, or a process in it)", true},
 		{Exit{Code: 137, OOMKilled: true, MemoryLimit: 1 << 30}, "at its limit of 1.0 GiB", true},
+		{Exit{Code: 137, MemoryLimit: 1 << 30}, "killed from outside, or by the kernel at its memory limit of 1.0 GiB", true},
 		{Exit{Code: 127}, "a command was not found", false},
 		{Exit{Code: 3, Reason: "the engine's reason"}, "exit code 3: the engine's reason", false},
 	} {

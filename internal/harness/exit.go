@@ -40,7 +40,7 @@ type Exit struct {
 	Output, Errors []string
 }
 
-// Error is fewer than 40 lines: how the process ended, what that often means, and its last words.
+// Error is fewer than 30 lines: how the process ended, what that often means, and its last words.
 func (e *Exit) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "harness %s of environment %q ended", e.Worker, e.Environment)
@@ -90,6 +90,8 @@ func (e *Exit) hint() string {
 		return fmt.Sprintf(" (out of memory: the kernel killed it, or a process in it, at its limit of %s; --container-memory sets it)", humanize.IBytes(uint64(e.MemoryLimit)))
 	case e.OOMKilled:
 		return " (out of memory: the kernel killed it, or a process in it)"
+	case signal == syscall.SIGKILL && e.Container != "" && e.MemoryLimit > 0:
+		return fmt.Sprintf(" (signal 9: killed from outside, or by the kernel at its memory limit of %s)", humanize.IBytes(uint64(e.MemoryLimit)))
 	case signal == syscall.SIGKILL && e.Container != "":
 		return " (signal 9: killed from outside, or by the kernel, out of memory)"
 	case signal == syscall.SIGKILL:

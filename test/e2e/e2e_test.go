@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -35,7 +36,14 @@ func TestMain(m *testing.M) {
 // tests are the tests of a program that may have been started as a harness.
 type tests struct{ m *testing.M }
 
-func (t tests) Run() int { return ptest.MainRet(t.m) }
+func (t tests) Run() int {
+	code := ptest.MainRet(t.m)
+	if err := engine.Stop(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
+}
 
 // start starts a server for the test. When the test ends, nothing of it may be left: no file but histories and
 // artifacts, and no goroutine.

@@ -257,7 +257,7 @@ func TestStop(t *testing.T) {
 func TestEngineHangs(t *testing.T) {
 	dir := t.TempDir()
 	stuck := dir + "/stuck"
-	if err := os.WriteFile(stuck, []byte("#!/bin/sh\n[ \"$1\" = --version ] && { echo Docker version 1; exit 0; }\necho waiting >&2\nexec sleep 1000\n"), 0o700); err != nil {
+	if err := os.WriteFile(stuck, []byte("#!/bin/sh\ncase $1 in *version)  echo Docker version 1; exit 0;; esac\necho waiting >&2\nexec sleep 1000\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 300*time.Millisecond, errors.New("the caller's time is over"))

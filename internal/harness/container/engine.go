@@ -72,10 +72,12 @@ func Find(ctx context.Context, cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s is no container engine that answers: %w", e, err)
 	}
+	// It may be another than its name says: podman stands in for docker on many hosts, and then calls itself docker in its
+	// shorter answer. The longer one fails when the daemon is down, which the next question finds out.
+	more, _ := e.ask(ctx, "version")
 	e.logs = kinds[0].logs
-	for _, k := range kinds {
-		// By what it says of itself: /usr/bin/docker may be podman's.
-		if strings.Contains(strings.ToLower(version), k.name) {
+	for _, k := range kinds[1:] {
+		if strings.Contains(strings.ToLower(version+more), k.name) {
 			e.logs = k.logs
 		}
 	}
