@@ -82,6 +82,10 @@ func (k *kept) setTimers(_ context.Context, family int, data []byte) error {
 				return fmt.Errorf("transform %s set a timer of family %q past the end of time (at %d, the end is %d)",
 					k.state.Transform, k.state.Timers[family].Name, t.fires, coder.MaxTimestamp)
 			}
+			t.due = t.fires
+			if k.state.Timers[family].ProcessingTime && k.spec.Ahead != nil {
+				t.due = min(t.fires+k.spec.Ahead().Milliseconds(), coder.MaxTimestamp)
+			}
 			k.touch(t.key, t.window)
 		}
 		k.set = append(k.set, t.clone())
@@ -110,8 +114,7 @@ func (k *kept) commit() error {
 	}
 	for i := range k.firing {
 		t := &k.firing[i]
-		value := append(coder.AppendTimestamp(coder.AppendTimestamp(nil, t.fires), t.holds), t.pane...)
-		if err := k.remove(t, k.name(t), value); err != nil {
+		if err := k.remove(t, k.name(t), t.value()); err != nil {
 			return err
 		}
 	}

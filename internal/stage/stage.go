@@ -11,6 +11,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"time"
 
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
 
@@ -51,7 +52,10 @@ type Spec struct {
 	BundleBytes int
 	// Attempts is how often a bundle is tried before its failure is the task's; 0 stands for DefaultAttempts.
 	Attempts int
-	Log      *slog.Logger
+	// Ahead is how far processing time is ahead of the world's, by which SDKs go that set timers: a TestStream's is. Nil
+	// stands for not at all.
+	Ahead func() time.Duration
+	Log   *slog.Logger
 }
 
 // State is where a task may keep state.

@@ -16,7 +16,28 @@ type timer struct {
 	key, window, tag []byte
 	clear            bool
 	fires, holds     int64
+	due              int64 // when it fires by the task's time; fires is what the SDK knows
 	pane             []byte
+}
+
+// value is what the store has of a timer.
+func (t *timer) value() []byte {
+	b := coder.AppendTimestamp(make([]byte, 0, timerValue+len(t.pane)), t.fires)
+	b = coder.AppendTimestamp(coder.AppendTimestamp(b, t.holds), t.due)
+	return append(b, t.pane...)
+}
+
+// timerValue is how many bytes stand before the pane in a timer's value.
+const timerValue = 3 * coder.TimestampSize
+
+// setValue takes the times and the pane from a value.
+func (t *timer) setValue(b []byte) error {
+	if len(b) < timerValue {
+		return errors.New("a timer in the store is cut short")
+	}
+	t.fires, t.holds, t.due = coder.Timestamp(b), coder.Timestamp(b[coder.TimestampSize:]), coder.Timestamp(b[2*coder.TimestampSize:])
+	t.pane = b[timerValue:]
+	return nil
 }
 
 // timerCoder reads and writes the timers of a stage's families: beam:coder:timer:v1 in beam_runner_api.proto.
@@ -149,13 +170,12 @@ func (k *kept) apply(t *timer) error {
 	if err := k.remove(t, name, nil); err != nil || t.clear {
 		return err
 	}
-	value := coder.AppendTimestamp(coder.AppendTimestamp(nil, t.fires), t.holds)
-	value = append(value, t.pane...)
+	value := t.value()
 	group := k.groupOf(t.key)
 	k.over.Put(append(k.place(kindTimer, t.key), name...), value)
 	h := k.queueOf(t.family)
-	k.over.Put(k.queued(h.kind, t, t.fires, name), value)
-	h.put(group, t.fires)
+	k.over.Put(k.queued(h.kind, t, t.due, name), value)
+	h.put(group, t.due)
 	if k.held {
 		k.over.Put(k.queued(kindHold, t, t.holds, name), nil)
 		k.holds.put(group, t.holds)
@@ -170,12 +190,13 @@ func (k *kept) remove(t *timer, name, expected []byte) error {
 	if err != nil || !ok || expected != nil && !bytes.Equal(value, expected) {
 		return err
 	}
-	if len(value) < 2*coder.TimestampSize {
-		return errors.New("a timer in the store is cut short")
+	var was timer
+	if err := was.setValue(value); err != nil {
+		return err
 	}
-	fires, holds := coder.Timestamp(value), coder.Timestamp(value[coder.TimestampSize:])
+	due, holds := was.due, was.holds
 	k.over.Delete(key)
-	k.over.Delete(k.queued(k.queueOf(t.family).kind, t, fires, name))
+	k.over.Delete(k.queued(k.queueOf(t.family).kind, t, due, name))
 	if k.held {
 		k.over.Delete(k.queued(kindHold, t, holds, name))
 	}
@@ -193,10 +214,10 @@ func (k *kept) due(h *heads, before int64) ([]timer, error) {
 	var due []timer
 	seen := map[string]bool{}
 	size, looked := 0, 0
-	err := k.walk(h, before, func(_ int, at int64, rest, value []byte) (bool, error) {
+	err := k.walk(h, before, func(_ int, _ int64, rest, value []byte) (bool, error) {
 		looked++
 		key, _, ok := cutPart(rest)
-		if !ok || len(value) < 2*coder.TimestampSize {
+		if !ok {
 			return false, errors.New("a timer in the store is cut short")
 		}
 		if !seen[string(key)] {
@@ -204,7 +225,9 @@ func (k *kept) due(h *heads, before int64) ([]timer, error) {
 			if err != nil {
 				return false, err
 			}
-			t.fires, t.holds, t.pane = at, coder.Timestamp(value[coder.TimestampSize:]), value[2*coder.TimestampSize:]
+			if err := t.setValue(value); err != nil {
+				return false, err
+			}
 			due = append(due, t.clone())
 			seen[string(key)] = true
 			size += len(rest) + len(value)

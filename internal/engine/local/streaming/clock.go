@@ -6,15 +6,15 @@ import (
 )
 
 // clock is the job's processing time. It is the world's, unless a TestStream plays: then it stands still, and moves when
-// the TestStream says so. It never goes back, and is safe for concurrent use.
+// the TestStream says so, by what it says. It never goes back, and is safe for concurrent use.
 type clock struct {
 	now func() time.Time
 
-	mu    sync.Mutex
-	held  bool
-	at    time.Time     // of a held clock
-	ahead time.Duration // of the world's time
-	last  time.Time     // the latest answer
+	mu   sync.Mutex
+	held bool
+	at   time.Time     // of a held clock
+	skew time.Duration // of one that runs: how far ahead of the world's time it is
+	last time.Time     // the latest answer
 }
 
 func newClock(now func() time.Time, held bool) *clock {
@@ -27,7 +27,7 @@ func (c *clock) time() time.Time {
 	defer c.mu.Unlock()
 	at := c.at
 	if !c.held {
-		at = c.now().Add(c.ahead)
+		at = c.now().Add(c.skew)
 	}
 	if at.After(c.last) {
 		c.last = at
@@ -35,23 +35,30 @@ func (c *clock) time() time.Time {
 	return c.last
 }
 
-// advance moves a held clock on by d, from what the world's time is now: an SDK that sets a timer goes by its own clock,
-// and a moment later than the event to which it answers.
+// ahead is how far the clock is ahead of the world's time, by which SDKs go that set timers.
+func (c *clock) ahead() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.held {
+		return c.skew
+	}
+	return c.at.Sub(c.now())
+}
+
+// advance moves a held clock on by d.
 func (c *clock) advance(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.ahead += d
-	if c.ahead < 0 {
-		c.ahead = 1<<63 - 1
-	}
-	c.at = c.now().Add(c.ahead)
+	c.at = c.at.Add(d)
 }
 
 // release lets a held clock go on with the world's.
 func (c *clock) release() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.held = false
+	if c.held {
+		c.held, c.skew = false, c.at.Sub(c.now())
+	}
 }
 
 // until is how long it takes for the time to come, if it comes by itself.
@@ -61,5 +68,5 @@ func (c *clock) until(t time.Time) (time.Duration, bool) {
 	if c.held {
 		return 0, false
 	}
-	return t.Sub(c.now().Add(c.ahead)), true
+	return t.Sub(c.now().Add(c.skew)), true
 }

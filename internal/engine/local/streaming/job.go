@@ -199,6 +199,7 @@ func (j *Job) open(t *task, parallelism int) (stage.StreamingTask, error) {
 		},
 		BundleBytes: j.cfg.BundleBytes,
 		Attempts:    j.cfg.Attempts,
+		Ahead:       j.clock.ahead,
 		Log:         j.cfg.Log,
 	}
 	if s.Environment != "" {
