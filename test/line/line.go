@@ -42,12 +42,8 @@ func New(t *testing.T, target string) *Line {
 	l.Target.Store(target)
 	l.wg.Go(l.accept)
 	t.Cleanup(func() {
-		listener.Close()
-		l.mu.Lock()
-		for conn := range l.open {
-			conn.Close()
-		}
-		l.mu.Unlock()
+		l.Close()
+		l.Break()
 		l.wg.Wait()
 	})
 	return l
@@ -58,6 +54,16 @@ func (l *Line) Address() string { return l.listener.Addr().String() }
 
 // Close ends the line: connections are refused. Those that are open stay.
 func (l *Line) Close() { l.listener.Close() }
+
+// Break breaks the connections that are open.
+func (l *Line) Break() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for conn := range l.open {
+		conn.Close()
+	}
+	clear(l.open)
+}
 
 func (l *Line) accept() {
 	for {
