@@ -25,29 +25,26 @@ final class Heartbeat {
   }
 
   /**
-   * Asks until it is stopped or the worker fails.
+   * Asks until it is stopped or the worker hangs.
    *
    * @param socket a connection after its hello
-   * @return what is wrong with the worker; null when it was stopped
+   * @return what is wrong with a worker that hangs; null when it was stopped
+   * @throws IOException when the worker closes the connection
    */
-  String beat(Socket socket) throws InterruptedException {
-    try {
-      // The wait for an answer is cut into pieces, so that one long pause of this JVM does not
-      // count as the worker's.
-      socket.setSoTimeout((int) limits.beat.toMillis());
-      FrameWriter out = new FrameWriter(socket.getOutputStream());
-      InputStream in = socket.getInputStream();
-      long number = 0;
-      do {
-        out.ping(++number);
-        if (!answered(in, number)) {
-          return "it did not answer for " + limits.hang.toSeconds() + " s";
-        }
-      } while (!stop.await(limits.beat.toMillis(), TimeUnit.MILLISECONDS));
-      return null;
-    } catch (IOException e) {
-      return stop.getCount() == 0 ? null : "its heartbeat broke: " + e.getMessage();
-    }
+  String beat(Socket socket) throws IOException, InterruptedException {
+    // The wait for an answer is cut into pieces, so that one long pause of this JVM does not count
+    // as the worker's.
+    socket.setSoTimeout((int) limits.beat.toMillis());
+    FrameWriter out = new FrameWriter(socket.getOutputStream());
+    InputStream in = socket.getInputStream();
+    long number = 0;
+    do {
+      out.ping(++number);
+      if (!answered(in, number)) {
+        return "it did not answer for " + limits.hang.toSeconds() + " s";
+      }
+    } while (!stop.await(limits.beat.toMillis(), TimeUnit.MILLISECONDS));
+    return null;
   }
 
   /** Reads one pong; a partial one survives a time-out. */

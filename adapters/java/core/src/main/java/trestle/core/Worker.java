@@ -26,7 +26,7 @@ public final class Worker {
   private static final Logger LOG = LoggerFactory.getLogger("trestle.worker");
 
   /** Between a connection's breaking and the end of the process that broke it. */
-  private static final Duration DYING = Duration.ofSeconds(2);
+  private static final Duration DYING = Duration.ofSeconds(5);
 
   private final Process process;
   private final Limits limits;
@@ -118,19 +118,18 @@ public final class Worker {
   }
 
   /**
-   * Watches the worker until it is told to stop or fails, and ends it. Uses no class that is not
-   * loaded by then.
+   * Watches the worker until it is told to stop, hangs, or ends. Uses no class that is not loaded
+   * by then.
    */
   private void keep() {
     try {
-      String wrong;
       try (Socket socket = connect()) {
-        wrong = new Heartbeat(limits, stop).beat(socket);
+        String hang = new Heartbeat(limits, stop).beat(socket);
+        if (hang != null) {
+          kill(hang);
+        }
       } catch (IOException e) {
-        wrong = "it cannot be reached: " + e.getMessage();
-      }
-      if (wrong != null && !ended(DYING)) {
-        kill(wrong);
+        LOG.info("worker {} does not want to go on: {}", process.pid(), e.getMessage());
       }
       end();
     } catch (InterruptedException e) {
@@ -138,6 +137,10 @@ public final class Worker {
     }
   }
 
+  /**
+   * Sees to it that the worker ends; in order, if it takes the chance, since it has something to
+   * clean up.
+   */
   private void end() throws InterruptedException {
     stop();
     if (ended(limits.end)) {

@@ -1,56 +1,62 @@
 package trestle.core;
 
+import java.nio.ByteBuffer;
 import java.nio.file.Path;
+import java.util.HashMap;
 import java.util.List;
+import java.util.Map;
 import java.util.UUID;
 import java.util.concurrent.locks.ReentrantLock;
 
 /**
- * The worker of this class loader, of which engines make one per job and process: so all tasks of a
- * job in this JVM share one. The first that needs it starts it, and one that has died is replaced.
+ * The workers of this process, one per job: all tasks of a job in this JVM share it. The first that
+ * needs it starts it, and one that has ended is replaced. Engines load these classes once per job,
+ * so that there is only one here, unless somebody has put the adapter where all jobs see it.
  */
 public final class Workers {
   private static final ReentrantLock LOCK = new ReentrantLock();
-  private static Worker current;
+  private static final Map<ByteBuffer, Worker> WORKERS = new HashMap<>();
 
   private Workers() {}
 
   /**
-   * The worker that runs, or a new one.
+   * A job's worker that runs, or a new one.
    *
    * @param tmp where the worker's own folder goes
-   * @param job the same at each call
+   * @param job what the worker gets unread; not to be changed any more
    */
   public static Worker get(Path tmp, byte[] job) throws FailedException, InterruptedException {
     LOCK.lockInterruptibly();
     try {
-      if (current == null || !current.alive()) {
+      Worker worker = WORKERS.get(ByteBuffer.wrap(job));
+      if (worker == null || !worker.alive()) {
         Path binary = Binary.unpack(Path.of(System.getProperty("java.io.tmpdir")));
         Path scratch =
             tmp.resolve(
                 "trestle-worker-" + ProcessHandle.current().pid() + "-" + UUID.randomUUID());
-        current =
+        worker =
             Worker.start(
                 List.of(binary.toString(), "worker", "--scratch", scratch.toString()),
                 job,
                 Limits.USUAL);
+        WORKERS.put(ByteBuffer.wrap(job), worker);
       }
-      return current;
+      return worker;
     } finally {
       LOCK.unlock();
     }
   }
 
   /**
-   * Ends the worker, if there is one. For when the class loader is given up: by then no task is
+   * Ends a job's worker, if there is one. For when the engine gives the job up here: no task is
    * left. Returns at once.
    */
-  public static void stop() {
+  public static void stop(byte[] job) {
     LOCK.lock();
     try {
-      if (current != null) {
-        current.stop();
-        current = null;
+      Worker worker = WORKERS.remove(ByteBuffer.wrap(job));
+      if (worker != null) {
+        worker.stop();
       }
     } finally {
       LOCK.unlock();

@@ -106,6 +106,25 @@ final class WorkerTest {
   }
 
   @Test
+  void oneThatGivesUpMayEndInOrder() throws Exception {
+    Script script =
+        new Script(
+            dir,
+            Script.address(peer.port()),
+            "cat >/dev/null; echo cleaned up >$1/end; echo out of luck >&2; exit 5");
+    Worker worker = Worker.start(script.command(), JOB, Script.QUICK);
+    while (peer.pings < 1) {
+      assertThat(worker.alive()).isTrue();
+      Thread.onSpinWait();
+    }
+    peer.close(); // as a worker that gives up closes its connections first
+    assertThat(worker.postMortem())
+        .contains("is gone: it ended with exit status 5. Its last lines:\nout of luck");
+    assertThat(worker.alive()).isFalse();
+    assertThat(dir.resolve("end")).hasContent("cleaned up");
+  }
+
+  @Test
   void oneThatEndsByItselfSaysWithWhichStatus() throws Exception {
     Script script =
         new Script(dir, Script.address(peer.port()), "seq 1 60 >&2; read nothing; exit 7");

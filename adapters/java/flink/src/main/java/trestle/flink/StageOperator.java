@@ -93,7 +93,7 @@ final class StageOperator extends AbstractStreamOperatorV2<Block>
   public void open() throws Exception {
     super.open();
     getRuntimeContext()
-        .registerUserCodeClassLoaderReleaseHookIfAbsent("trestle-worker", Workers::stop);
+        .registerUserCodeClassLoaderReleaseHookIfAbsent("trestle-worker", new Release(stage.job));
     TaskInfo info = getRuntimeContext().getTaskInfo();
     getRuntimeContext()
         .addAccumulator("trestle/" + stage.index + "/" + info.getIndexOfThisSubtask(), report);
@@ -193,6 +193,20 @@ final class StageOperator extends AbstractStreamOperatorV2<Block>
             Hosts.name(taskManager),
             worker == null ? "none" : worker.pid());
     return e.hopeless() ? new JobFailed(message) : new TaskFailed(message);
+  }
+
+  /** Ends the worker with the job. Holds nothing but what it needs, since the class loader keeps it. */
+  private static final class Release implements Runnable {
+    private final byte[] job;
+
+    Release(byte[] job) {
+      this.job = job;
+    }
+
+    @Override
+    public void run() {
+      Workers.stop(job);
+    }
   }
 
   /** One of Flink's inputs. Time in a bounded job is the worker's alone, and there is no state of Flink's. */
