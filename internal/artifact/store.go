@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"trestle/internal/store/blob"
 )
@@ -43,8 +44,11 @@ type Store struct {
 	scratchErr error
 
 	mu sync.Mutex
-	// writing has a channel for each digest that a Put is writing to the bucket; it is closed when that is over.
+	// writing has a channel for each digest that a Put writes to the bucket, a Stat looks for there or a Sweep removes from
+	// it; it is closed when that is over.
 	writing map[string]chan struct{}
+	// used is when each digest was last put or found.
+	used map[string]time.Time
 	// suspect has the digests whose stored bytes turned out to be others: the next Put of one replaces them.
 	suspect map[string]bool
 }
@@ -58,6 +62,7 @@ func NewStore(b blob.Bucket, scratch string) *Store {
 		scratch:    scratch,
 		scratchErr: prepareScratch(scratch),
 		writing:    map[string]chan struct{}{},
+		used:       map[string]time.Time{},
 		suspect:    map[string]bool{},
 	}
 }
@@ -158,21 +163,16 @@ func (s *Store) isSuspect(digest string) bool {
 	return s.suspect[digest]
 }
 
-// claim waits until no other Put writes this digest.
+// claim waits until nobody else writes, looks for or removes this digest, and notes that it is used.
 func (s *Store) claim(ctx context.Context, digest string) (release func(), err error) {
 	for {
 		s.mu.Lock()
 		busy, ok := s.writing[digest]
 		if !ok {
-			done := make(chan struct{})
-			s.writing[digest] = done
+			s.used[digest] = time.Now()
+			release := s.claimLocked(digest)
 			s.mu.Unlock()
-			return func() {
-				s.mu.Lock()
-				delete(s.writing, digest)
-				s.mu.Unlock()
-				close(done)
-			}, nil
+			return release, nil
 		}
 		s.mu.Unlock()
 		select {
@@ -183,6 +183,18 @@ func (s *Store) claim(ctx context.Context, digest string) (release func(), err e
 	}
 }
 
+// claimLocked claims a digest that nobody has claimed.
+func (s *Store) claimLocked(digest string) (release func()) {
+	done := make(chan struct{})
+	s.writing[digest] = done
+	return func() {
+		s.mu.Lock()
+		delete(s.writing, digest)
+		s.mu.Unlock()
+		close(done)
+	}
+}
+
 // Stat finds an artifact by its sha256 in hex; an error for which [blob.IsNotFound] holds when the store has none, or
 // has found out that its bytes are damaged.
 func (s *Store) Stat(ctx context.Context, sha256 string) (Digest, error) {
@@ -190,6 +202,11 @@ func (s *Store) Stat(ctx context.Context, sha256 string) (Digest, error) {
 	if err != nil {
 		return Digest{}, fmt.Errorf("find artifact: %w", err)
 	}
+	release, err := s.claim(ctx, digest)
+	if err != nil {
+		return Digest{}, fmt.Errorf("find artifact %s: %w", digest, err)
+	}
+	defer release()
 	size, err := s.bucket.Stat(ctx, keyPrefix+digest)
 	if err == nil && s.isSuspect(digest) {
 		err = fmt.Errorf("its stored bytes are damaged: %w", blob.ErrNotFound)

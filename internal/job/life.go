@@ -18,6 +18,8 @@ type Life struct {
 	Prepared, Changed time.Time
 	// Handle is the engine's; "" when none has accepted the job.
 	Handle string
+	// Artifacts are the sha256 in hex of what its harnesses were given out of the store; nil when the log does not say.
+	Artifacts []string
 	// Messages is how many messages the log has.
 	Messages int
 	// Errors is how many of them are of importance ERROR.
@@ -51,6 +53,8 @@ func (l *Life) Apply(r Record) error {
 		}
 	case *Accepted:
 		l.Handle = r.Handle
+	case *Staged:
+		l.Artifacts = append([]string{}, r.SHA256...)
 	}
 	return nil
 }

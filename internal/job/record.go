@@ -1,6 +1,8 @@
 package job
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 
@@ -16,7 +18,8 @@ const Version = 1
 // ErrRecord is what [Decode] wraps when bytes are no record of a version that it reads.
 var ErrRecord = errors.New("malformed event log record")
 
-// Record is one entry of a job's event log: [*Prepared], [*StateChange], [*Message], [*Metrics] or [*Accepted].
+// Record is one entry of a job's event log: [*Prepared], [*StateChange], [*Message], [*Metrics],
+// [*Accepted] or [*Staged].
 type Record interface{ kind() kind }
 
 // kind is a record's second byte. The numbers are on disk: they are never given to anything else.
@@ -28,6 +31,7 @@ const (
 	kindMessage  kind = 3
 	kindMetrics  kind = 4
 	kindAccepted kind = 5
+	kindStaged   kind = 6
 )
 
 // Prepared opens every log: a client prepared the job, and its state is STOPPED.
@@ -65,11 +69,18 @@ type Accepted struct {
 	Time   *timestamppb.Timestamp
 }
 
+// Staged says which artifacts of the store the job's harnesses are given.
+type Staged struct {
+	// SHA256 of each, in lower-case hex.
+	SHA256 []string
+}
+
 func (*Prepared) kind() kind    { return kindPrepared }
 func (*StateChange) kind() kind { return kindState }
 func (*Message) kind() kind     { return kindMessage }
 func (*Metrics) kind() kind     { return kindMetrics }
 func (*Accepted) kind() kind    { return kindAccepted }
+func (*Staged) kind() kind      { return kindStaged }
 
 // Encode writes a record as docs/formats/journal.md has it: the version, the kind, and a protobuf message. It fails
 // when a string is not valid UTF-8.
@@ -89,6 +100,15 @@ func Encode(r Record) ([]byte, error) {
 		b = protowire.AppendTag(b, 1, protowire.BytesType)
 		b = protowire.AppendString(b, r.Handle)
 		b, err = appendMessage(b, 2, r.Time)
+	case *Staged:
+		for _, digest := range r.SHA256 {
+			var raw []byte
+			if raw, err = hex.DecodeString(digest); err != nil {
+				break
+			}
+			b = protowire.AppendTag(b, 1, protowire.BytesType)
+			b = protowire.AppendBytes(b, raw)
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("encode %T for the event log: %w", r, err)
@@ -133,6 +153,18 @@ func decode(k kind, b []byte) (Record, error) {
 				r.Handle = string(value)
 			case 2:
 				return proto.Unmarshal(value, r.Time)
+			}
+			return nil
+		})
+		return r, err
+	case kindStaged:
+		r := new(Staged)
+		err := eachField(b, func(num protowire.Number, value []byte) error {
+			if num == 1 && len(value) != sha256.Size {
+				return fmt.Errorf("a sha256 of %d bytes", len(value))
+			}
+			if num == 1 {
+				r.SHA256 = append(r.SHA256, hex.EncodeToString(value))
 			}
 			return nil
 		})

@@ -38,6 +38,8 @@ func records() []job.Record {
 		&job.Metrics{MetricResults: &jobpb.MetricResults{}},
 		&job.Accepted{Handle: "flink:1234", Time: when},
 		&job.Accepted{Time: &timestamppb.Timestamp{}},
+		&job.Staged{SHA256: []string{strings.Repeat("ab", 32), strings.Repeat("01", 32)}},
+		&job.Staged{},
 	}
 }
 
@@ -73,6 +75,19 @@ func TestEncodingIsFixed(t *testing.T) {
 	}
 }
 
+// TestStagedIsKnown: a log that says that a job was given nothing is another than one that does not say.
+func TestStagedIsKnown(t *testing.T) {
+	var l job.Life
+	for _, r := range []job.Record{prepared(), &job.Message{JobMessage: &jobpb.JobMessage{}}} {
+		if err := l.Apply(r); err != nil || l.Artifacts != nil {
+			t.Errorf("after %T: %v, %v", r, l.Artifacts, err)
+		}
+	}
+	if err := l.Apply(&job.Staged{}); err != nil || l.Artifacts == nil {
+		t.Errorf("after a Staged of nothing: %v, %v", l.Artifacts, err)
+	}
+}
+
 func TestRefusedRecords(t *testing.T) {
 	for _, c := range []struct {
 		bytes []byte
@@ -88,6 +103,7 @@ func TestRefusedRecords(t *testing.T) {
 		{[]byte{1, 1, 0x20, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1}, "a pipeline of negative size"},
 		{[]byte{1, 1, 0x22, 0}, "field 4"},
 		{[]byte{1, 5, 0x0a, 9}, "unexpected EOF"},
+		{[]byte{1, 6, 0x0a, 1, 0}, "field 1: a sha256 of 1 bytes"},
 	} {
 		_, err := job.Decode(c.bytes)
 		if !errors.Is(err, job.ErrRecord) || !strings.Contains(err.Error(), c.says) {

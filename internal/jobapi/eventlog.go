@@ -205,6 +205,17 @@ func (l *eventLog) accepted(handle string) {
 	}
 }
 
+// staged notes which artifacts the job is given.
+func (l *eventLog) staged(digests []string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := &job.Staged{SHA256: digests}
+	if err := l.appendLocked(r, journal.Buffered); err != nil {
+		return err
+	}
+	return l.life.Apply(r)
+}
+
 // setMetrics replaces the metrics. They may also come after the job's end, as long as the engine holds on to it.
 func (l *eventLog) setMetrics(m *jobpb.MetricResults) {
 	l.mu.Lock()

@@ -25,3 +25,14 @@ var (
 	Slug        = slug
 	JobName     = jobName
 )
+
+// Sealed tells whether nothing holds on to a job any more.
+func (s *Service) Sealed(id string) bool {
+	e, err := s.find(id)
+	if err != nil {
+		return false
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.sealed
+}

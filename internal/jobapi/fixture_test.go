@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"trestle/internal/engine"
@@ -114,6 +115,7 @@ type staging struct {
 	mu       sync.Mutex
 	sessions map[string]map[string][]*pipepb.ArtifactInformation
 	err      error
+	digest   string        // of a file that every job is given, when it is set
 	wait     chan struct{} // Resolved waits for it, when it is set
 }
 
@@ -151,6 +153,13 @@ func (s *staging) Resolved(ctx context.Context, token string) (map[string][]*pip
 		for _, a := range artifacts {
 			resolved[env] = append(resolved[env], &pipepb.ArtifactInformation{TypeUrn: a.GetTypeUrn(), TypePayload: []byte("resolved")})
 		}
+	}
+	if s.digest != "" {
+		file, err := proto.Marshal(&pipepb.ArtifactFilePayload{Path: s.digest, Sha256: s.digest})
+		if err != nil {
+			return nil, err
+		}
+		resolved["go"] = append(resolved["go"], &pipepb.ArtifactInformation{TypeUrn: "beam:artifact:type:file:v1", TypePayload: file})
 	}
 	return resolved, nil
 }

@@ -158,6 +158,9 @@ func (s *Service) failure(code codes.Code, e *entry, err error) error {
 		return err
 	}
 	if errors.Is(err, fs.ErrNotExist) {
+		if _, gone := s.find(e.id); gone != nil {
+			return gone // it was removed meanwhile
+		}
 		code = codes.DataLoss
 	}
 	s.cfg.Log.Error("answer about a job", "job", e.id, "error", err)

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
+	"trestle/internal/artifact"
 	"trestle/internal/engine"
 	"trestle/internal/job"
 	"trestle/internal/store/journal"
@@ -26,6 +27,7 @@ type entry struct {
 
 	control   sync.Mutex         // not held over a call to an engine; taken before the event log's
 	startable bool               // it was prepared by this server, so its staging session is alive, and Run was not called
+	claimed   bool               // Run was called, and may come to something
 	asked     bool               // its end was asked for
 	draining  bool               // it was asked to drain
 	run       engine.Run         // nil until the engine has accepted it
@@ -71,6 +73,9 @@ func (s *Service) Run(ctx context.Context, req *jobpb.RunJobRequest) (*jobpb.Run
 	if err == nil {
 		err = resolve(p, resolved)
 	}
+	if err == nil {
+		err = e.staged(artifact.Digests(resolved))
+	}
 	if err != nil {
 		e.unclaim()
 		return nil, refusal(codes.Internal, fmt.Sprintf("run job %s: %v", e.id, err))
@@ -92,14 +97,14 @@ func (e *entry) claim() error {
 		return refusal(codes.FailedPrecondition, fmt.Sprintf(
 			"job %s is about to run already, or was prepared before the server was restarted; submit the pipeline again", e.id))
 	}
-	e.startable = false
+	e.startable, e.claimed = false, true
 	return nil
 }
 
 func (e *entry) unclaim() {
 	e.control.Lock()
 	defer e.control.Unlock()
-	e.startable = true
+	e.startable, e.claimed = true, false
 }
 
 // begin makes the job STARTING and sees to it that it is started.

@@ -42,6 +42,9 @@ type Config struct {
 	// Memory bounds, in bytes, what jobs together keep in memory of their data. Default 512 MiB: a server is a guest on
 	// a machine on which the harnesses need the memory.
 	Memory int64
+	// Keep is how long the histories of jobs are kept that have ended, and the artifacts in Data that no kept job was given.
+	// Negative is for ever. Default: DefaultKeep.
+	Keep time.Duration
 	// Parallelism is the number of tasks of a stage on the embedded engine. Default: the number of cores.
 	Parallelism int
 	// Flink is the URL of the REST API of a Flink cluster that jobs can be run on. Default: none.
@@ -83,6 +86,7 @@ type Server struct {
 	memory   *shuffle.Budget
 	served   chan error // gets what Serve returned
 	warming  sync.WaitGroup
+	retained func() // ends the removal of what was kept long enough, and waits for it
 	swept    func() // ends the search for containers that killed servers left
 }
 
@@ -158,6 +162,16 @@ func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
 			cfg.Log.Warn("prepare for the first job", "error", err)
 		}
 	})
+	s.retained = func() {}
+	if cfg.Keep > 0 {
+		ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+		var retaining sync.WaitGroup
+		retaining.Go(func() { s.retain(ctx, store) })
+		s.retained = func() {
+			cancel()
+			retaining.Wait()
+		}
+	}
 	s.swept = harness.Sweep(cfg.Containers, cfg.Log)
 	return s, nil
 }
@@ -168,6 +182,9 @@ func withDefaults(cfg Config) (Config, error) {
 	}
 	if cfg.Memory == 0 {
 		cfg.Memory = DefaultMemory
+	}
+	if cfg.Keep == 0 {
+		cfg.Keep = DefaultKeep
 	}
 	if cfg.Data == "" {
 		cache, err := os.UserCacheDir()
@@ -204,6 +221,7 @@ const stopGrace = 3 * time.Second
 // Stop cancels what runs, waits for it until ctx is done, and closes everything. It is called once.
 func (s *Server) Stop(ctx context.Context) error {
 	s.warming.Wait()
+	s.retained()
 	// Jobs first: their harnesses end while the Fn API is still there, and clients read CANCELLED.
 	err := s.jobs.Close(ctx)
 	s.fn.Close()

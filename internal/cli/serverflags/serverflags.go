@@ -2,8 +2,12 @@
 package serverflags
 
 import (
+	"errors"
 	"fmt"
 	"math"
+	"strconv"
+	"strings"
+	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/pflag"
@@ -17,6 +21,7 @@ type Flags struct {
 	Version string
 
 	data, staging, memory string
+	keep                  string
 	engine, flink         string
 	parallelism           int
 }
@@ -26,6 +31,7 @@ func (f *Flags) Bind(set *pflag.FlagSet) {
 	set.StringVar(&f.data, "data", "", "folder for jobs' histories, artifacts and spill (default: trestle in your cache folder)")
 	set.StringVar(&f.staging, "staging", "", "URL of the bucket for staged artifacts: s3://bucket/path, gs://bucket/path, hdfs://namenode:port/path, file:///shared (default: a folder in --data)")
 	set.StringVar(&f.memory, "memory", humanize.IBytes(server.DefaultMemory), "how much of all jobs' data is kept in memory before it spills to --data")
+	set.StringVar(&f.keep, "keep", "30d", "how long the histories of ended jobs, and artifacts in --data that none of them needs, are kept: 30d, 12h; 0 for ever")
 	set.StringVar(&f.engine, "engine", "local", "engine of jobs that name none in their pipeline option engine: local, flink")
 	set.StringVar(&f.flink, "flink", "", "URL of the REST API of a Flink cluster to run jobs on: http://jobmanager:8081")
 	set.IntVar(&f.parallelism, "parallelism", 0, "tasks of a stage on the embedded engine, unless the pipeline says (default: the number of cores)")
@@ -40,8 +46,29 @@ func (f *Flags) Config() (server.Config, error) {
 	if f.parallelism < 0 {
 		return server.Config{}, fmt.Errorf("--parallelism %d: must not be negative", f.parallelism)
 	}
+	keep, err := duration(f.keep)
+	if err != nil {
+		return server.Config{}, fmt.Errorf("--keep %q: %w", f.keep, err)
+	}
+	if keep == 0 {
+		keep = -1 // for ever
+	}
 	return server.Config{
-		Data: f.data, Staging: f.staging, Memory: int64(memory), Parallelism: f.parallelism,
+		Data: f.data, Staging: f.staging, Memory: int64(memory), Keep: keep, Parallelism: f.parallelism,
 		Engine: f.engine, Flink: f.flink, Version: f.Version,
 	}, nil
+}
+
+// duration reads a number of days (30d), or what Go takes for a duration (12h30m).
+func duration(text string) (time.Duration, error) {
+	d, err := time.ParseDuration(text)
+	if days, ok := strings.CutSuffix(text, "d"); ok {
+		var n uint64
+		n, err = strconv.ParseUint(days, 10, 16)
+		d = time.Duration(n) * 24 * time.Hour
+	}
+	if err != nil || d < 0 {
+		return 0, errors.New("must be a time, such as 30d or 12h; 0 is for ever")
+	}
+	return d, nil
 }
