@@ -52,6 +52,8 @@ suites := $(suites_python) $(suites_go) $(suites_java) $(typescript)
 # The Flink versions that the adapter is for: the line with long-term support, and the newest.
 flink_versions := 1.20.5 2.3.0
 flink = $(sdk)/flink-$(1)/ready
+# Which of them the targets for one use.
+FLINK ?= $(firstword $(flink_versions))
 flinks := $(foreach v,$(flink_versions),$(call flink,$(v)))
 # What hosts share when they share no disk, and what the SDKs need to read and write it.
 s3server := $(sdk)/versitygw-1.8.0/versitygw
@@ -129,10 +131,14 @@ chaos:
 	go test -count=1 -timeout 30m -v -run 'TestChaos|TestNothingIsLeft' ./test/chaos -chaos.jobs=50 -leak.jobs=500
 
 # All of Beam's suites, or what SUITE and ONLY name (see test/validates); and a part that takes minutes.
-.PHONY: validates validates-quick
+.PHONY: validates validates-quick validates-flink
 validates: validates_flags = -suite '$(SUITE)' -only '$(ONLY)' -report docs/validates.md
 validates-quick: validates_flags = -quick
-validates validates-quick: build $(suites)
+# The same on a Flink cluster of this machine's, with lists of its own.
+validates-flink: validates_flags = -suite '$(or $(SUITE),typescript,go,python-portable-default,python-marked-default)' -only '$(ONLY)' \
+  -report docs/validates-flink.md -flink $(dir $(call flink,$(FLINK)))
+validates-flink: $(adapters) $(call flink,$(FLINK))
+validates validates-quick validates-flink: build $(suites)
 	@go build -o build/validates/driver ./test/validates
 	@build/validates/driver $(validates_flags) -trestle bin/trestle -source test/validates -dir build/validates/run \
 	  -python $(dir $(python)) -go $(dir $(suites_go)) -java $(dir $(suites_java)) -typescript $(dir $(typescript)) \
@@ -157,7 +163,6 @@ e2e-flink-faults: build $(text) $(firstword $(flinks)) $(go_storage) $(s3server)
 	@$(e2e_flink) faults
 
 # A Flink cluster that stays until flink-down, for development (see test/flink).
-FLINK ?= $(firstword $(flink_versions))
 .PHONY: flink-up flink-down
 flink-up: $(call flink,$(FLINK))
 	@go build -o build/flink/driver ./test/flink

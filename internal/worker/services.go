@@ -20,6 +20,9 @@ import (
 // stopTimeout is how long harnesses get to end by themselves.
 const stopTimeout = 10 * time.Second
 
+// streamGrace is how long harnesses get to read the ends of their streams.
+const streamGrace = 3 * time.Second
+
 // services are what harnesses connect to.
 type services struct {
 	fn        *fnapi.Server
@@ -82,9 +85,13 @@ func (w *Worker) reach(containers container.Config) (listen, host string) {
 	return net.JoinHostPort(loopback, "0"), loopback
 }
 
+// stop ends the services. Harnesses that live in somebody else's process get the time to read the ends of their streams: some SDKs'
+// take a broken one for a reason to end the process.
 func (s *services) stop() error {
 	s.fn.Close()
-	s.grpc.Stop()
+	force := time.AfterFunc(streamGrace, s.grpc.Stop)
+	s.grpc.GracefulStop()
+	force.Stop()
 	return errors.Join(ignoreStopped(<-s.served), s.artifacts.Close())
 }
 

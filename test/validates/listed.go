@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -20,6 +21,7 @@ var classes = map[string]*regexp.Regexp{
 	"TestStream":      regexp.MustCompile(`it is a TestStream`),
 	"merging windows": regexp.MustCompile(`it groups merging windows`),
 	"window coder":    regexp.MustCompile(`whose end this version of Trestle cannot read`),
+	"streaming":       regexp.MustCompile(`on Flink, this version of Trestle runs bounded pipelines only`),
 	// What is refused so, and the test does not say: it expects some failure.
 	"unsaid": nil,
 	// What runs and fails.
@@ -78,6 +80,25 @@ func readListed(path string) (map[string]listed, error) {
 		list[test] = l
 	}
 	return list, errors.Join(errs...)
+}
+
+// record writes a list of what has failed, for a person to go through.
+func record(path string, results []result) error {
+	var b strings.Builder
+	for _, r := range results {
+		if r.outcome != failed {
+			continue
+		}
+		names := recognized(r.why)
+		if len(names) == 0 {
+			names = []string{"bug"}
+		}
+		fmt.Fprintf(&b, "%s  %s: %s\n", r.test, strings.Join(names, ", "), excerpt(r.why))
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(path, []byte(b.String()), 0o644)
 }
 
 // readLeftOut reads the tests of a suite that are not run, with the same form of line but for the class.

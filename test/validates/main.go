@@ -22,7 +22,9 @@ type flags struct {
 	suites, only string
 	report       string
 	versions     string
+	flink        string
 	quick        bool
+	record       bool
 	timeout      time.Duration
 }
 
@@ -40,6 +42,8 @@ func main() {
 	flag.StringVar(&f.only, "only", "", "the tests to run: for Python as pytest -k takes them, otherwise an expression on names; all when empty")
 	flag.StringVar(&f.report, "report", "", "file that gets the table of a whole run")
 	flag.StringVar(&f.versions, "versions", "", "what versions of the SDKs and of Trestle these are, for the report")
+	flag.StringVar(&f.flink, "flink", "", "folder of a Flink, to run the jobs on that instead of the embedded engine")
+	flag.BoolVar(&f.record, "record", false, "write the lists anew, for an engine that has none yet: each failure with the class that its words have, or bug")
 	flag.BoolVar(&f.quick, "quick", false, "run a part that takes minutes")
 	flag.DurationVar(&f.timeout, "timeout", 2*time.Minute, "how long one test may take")
 	flag.Parse()
@@ -82,18 +86,28 @@ func (f *flags) run(ctx context.Context) (ok bool, err error) {
 	if err := f.prepare(); err != nil {
 		return false, err
 	}
-	all, err := f.choose()
+	on, err := f.startEngine(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, on.stop()) }()
+	all, err := f.choose(on.name)
 	if err != nil {
 		return false, err
 	}
 	start := time.Now()
-	servers := &servers{trestle: f.trestle, dir: f.dir}
+	servers := &servers{trestle: f.trestle, dir: f.dir, flags: on.flags}
 	ok = true
 	var verdicts []verdict
 	for _, c := range all {
 		v := f.runOne(ctx, servers, c)
 		if ctx.Err() != nil {
 			return false, errors.Join(context.Cause(ctx), servers.stop())
+		}
+		if f.record && v.err == nil {
+			if err := record(f.list(on.name, label(c.suite, c.mode)), v.results); err != nil {
+				return false, err
+			}
 		}
 		tell(v)
 		ok = ok && v.ok()
@@ -119,7 +133,7 @@ func (f *flags) prepare() error {
 	if f.dir == "" {
 		return errors.New("-dir is needed; `make validates` gives it")
 	}
-	for _, path := range []*string{&f.trestle, &f.dir, &f.source, &f.python, &f.golang, &f.beam, &f.java, &f.typescript} {
+	for _, path := range []*string{&f.trestle, &f.dir, &f.source, &f.python, &f.golang, &f.beam, &f.java, &f.typescript, &f.flink} {
 		if *path == "" {
 			continue
 		}
@@ -136,7 +150,7 @@ func (f *flags) prepare() error {
 }
 
 // choose finds the suites and modes that are to be run, and reads their lists.
-func (f *flags) choose() (all []chosen, err error) {
+func (f *flags) choose(engine string) (all []chosen, err error) {
 	wanted := strings.FieldsFunc(f.suites, func(r rune) bool { return r == ',' || r == ' ' })
 	known := map[string]bool{}
 	for _, s := range suites(f.place) {
@@ -153,7 +167,7 @@ func (f *flags) choose() (all []chosen, err error) {
 			if f.quick && !m.quick {
 				continue
 			}
-			list, err := readListed(filepath.Join(f.source, "listed", name+".txt"))
+			list, err := readListed(f.list(engine, name))
 			if err != nil {
 				return nil, err
 			}
@@ -169,6 +183,11 @@ func (f *flags) choose() (all []chosen, err error) {
 		return nil, errors.New("no suite is left to run")
 	}
 	return all, nil
+}
+
+// list is the file with what does not pass yet on an engine, of a suite in a mode.
+func (f *flags) list(engine, label string) string {
+	return filepath.Join(f.source, "listed", engine, label+".txt")
 }
 
 func (f *flags) runOne(ctx context.Context, servers *servers, c chosen) verdict {
@@ -201,6 +220,7 @@ func (f *flags) runOne(ctx context.Context, servers *servers, c chosen) verdict 
 // servers are the one that runs, and those that died before.
 type servers struct {
 	trestle, dir string
+	flags        []string
 	current      *process.Server
 	// started is how many there were; goroutines, how many the last one had at its end.
 	started, goroutines int
@@ -220,7 +240,7 @@ func (s *servers) get(ctx context.Context) (*process.Server, error) {
 	if err := os.MkdirAll(filepath.Join(dir, "log"), 0o755); err != nil {
 		return nil, err
 	}
-	server, err := process.Serve(ctx, s.trestle, dir)
+	server, err := process.Serve(ctx, s.trestle, dir, s.flags...)
 	if err != nil {
 		return nil, err
 	}
