@@ -88,7 +88,7 @@ prism := build/bench/prism-$(beam_go)
 
 help:
 	@sed -n '1,/^$$/s/^# \?//p' Makefile
-	@echo 'make vet, lint, unit, race, fuzz, adapters-test, validates-quick: parts of make test; make setup: all that they need; make clean: start afresh'
+	@echo 'make vet, lint, unit, race, fuzz, adapters-test, validates-quick, e2e-flink-quick: parts of make test; make setup: all that they need; make clean: start afresh'
 
 build:
 	CGO_ENABLED=0 go build -ldflags '-s -w -X trestle/internal/cli.Version=$(VERSION)' -o bin/trestle ./cmd/trestle
@@ -149,16 +149,16 @@ validates validates-quick validates-flink: build $(suites)
 .PHONY: e2e-flink e2e-flink-quick e2e-flink-faults
 e2e_flink = build/flink/driver -trestle bin/trestle -text $(text) -dir build/flink/e2e -flinks '$(subst $() ,:,$(abspath $(dir $(flinks))))' \
   -python $(dir $(python)) -go $(go_storage) -java $(dir $(java)) -hadoop $(dir $(hadoop))lib -s3 $(s3server) -only '$(ONLY)'
-e2e-flink-quick: build $(text) $(firstword $(flinks)) $(python_storage) $(go_storage) $(s3server)
+e2e-flink-quick: $(adapters) build $(text) $(firstword $(flinks)) $(python_storage) $(go_storage) $(s3server)
 	@go build -o build/flink/driver ./test/flink
 	@$(e2e_flink) -quick e2e
 
-e2e-flink: build $(text) $(flinks) $(python_storage) $(go_storage) $(java) $(s3server) $(hadoop) $(image_go) $(image_python) $(image_java)
+e2e-flink: $(adapters) build $(text) $(flinks) $(python_storage) $(go_storage) $(java) $(s3server) $(hadoop) $(image_go) $(image_python) $(image_java)
 	@go build -o build/flink/driver ./test/flink
 	@$(e2e_flink) -images $(images) e2e
 
 # Jobs to which something happens: TaskManager, worker, harness, host, job server killed; cancelled from both ends.
-e2e-flink-faults: build $(text) $(firstword $(flinks)) $(go_storage) $(s3server)
+e2e-flink-faults: $(adapters) build $(text) $(firstword $(flinks)) $(go_storage) $(s3server)
 	@go build -o build/flink/driver ./test/flink
 	@$(e2e_flink) faults
 
@@ -176,10 +176,11 @@ flink-down:
 # another, the cheap ones first, so that a failure shows early and its output stands alone. All are tried (-k).
 test:
 	@$(MAKE) --no-print-directory -j 3 setup
-	@$(MAKE) --no-print-directory -k -j 1 build vet lint unit race fuzz adapters-test validates-quick wordcount wordcount-docker \
+	@$(MAKE) --no-print-directory -k -j 1 build vet lint unit race fuzz adapters-test validates-quick wordcount wordcount-docker e2e-flink-quick \
 	  SDK='python go java typescript' ENVIRONMENT='loopback process run'
 
-setup: $(lint) $(text) $(python) $(go) $(java) $(typescript) $(suites) $(adapters) $(flinks) $(image_go)
+setup: $(lint) $(text) $(python) $(go) $(java) $(typescript) $(suites) $(adapters) $(flinks) $(image_go) \
+  $(s3server) $(hadoop) $(python_storage) $(go_storage)
 
 vet:
 	go vet ./...
