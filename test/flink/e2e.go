@@ -86,7 +86,7 @@ func (f *flags) onVersion(ctx context.Context, home, version string, cells []cel
 		for n < len(cells) && cells[n].staging == staging {
 			n++
 		}
-		s, err := r.serve(ctx, staging)
+		s, err := r.serve(ctx, staging, staging)
 		if err != nil {
 			return results, err
 		}

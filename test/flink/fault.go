@@ -195,7 +195,7 @@ func (r *rig) suffer(ctx context.Context, job cell, fault fault) (one result) {
 	one.cell = job
 	ctx, cancel := context.WithTimeoutCause(ctx, cellTimeout, fmt.Errorf("it took longer than %v", cellTimeout))
 	defer cancel()
-	s, err := r.serve(ctx, job.staging)
+	s, err := r.serve(ctx, job.staging, fault.name)
 	if err != nil {
 		one.err = err
 		return one

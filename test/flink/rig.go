@@ -121,13 +121,13 @@ type server struct {
 	endpoint, address string
 }
 
-// serve starts a job server that stages artifacts in one way.
-func (r *rig) serve(ctx context.Context, staging string) (*server, error) {
+// serve starts a job server that stages artifacts in one way, with data of its own under a name.
+func (r *rig) serve(ctx context.Context, staging, name string) (*server, error) {
 	h := r.cluster.Host(jobServer)
 	const port = 8099
 	s := &server{endpoint: fmt.Sprintf("%s:%d", h.Address(), port), address: fmt.Sprintf("%v:%d", h.IP, port)}
 	argv := []string{r.trestle, "serve", "--engine", "flink", "--flink", r.flink.URL(), "--verbose",
-		"--listen", s.address, "--advertise", s.endpoint, "--data", filepath.Join(h.Dir(), "trestle-"+staging)}
+		"--listen", s.address, "--advertise", s.endpoint, "--data", filepath.Join(h.Dir(), "trestle-"+name)}
 	for _, variable := range r.s3.Env() { // Go's file system for S3 has no options
 		argv = append(argv, "--container-arg=--env="+variable)
 	}
@@ -138,7 +138,7 @@ func (r *rig) serve(ctx context.Context, staging string) (*server, error) {
 		argv = append(argv, "--staging", r.hdfs.URL("staging"))
 	}
 	var err error
-	if s.Process, err = h.Start(cluster.Command{Name: "trestle-" + staging, Argv: argv, Env: r.s3.Env()}); err != nil {
+	if s.Process, err = h.Start(cluster.Command{Name: "trestle-" + name, Argv: argv, Env: r.s3.Env()}); err != nil {
 		return nil, err
 	}
 	return s, listening(ctx, s.Process, s.address)
