@@ -54,7 +54,7 @@ func (f *flags) e2e(ctx context.Context) (ok bool, err error) {
 		results = append(results, found...)
 		if err != nil {
 			report(results)
-			return false, fmt.Errorf("Flink %s: %w", version, err)
+			return false, fmt.Errorf("on Flink %s: %w", version, err)
 		}
 	}
 	return report(results), nil

@@ -219,7 +219,7 @@ func (r *rig) struck(ctx context.Context, s *server, fault fault, one *result) e
 	if err != nil {
 		return err
 	}
-	one.cell.mark = fault.name
+	one.mark = fault.name
 	command, words, err := r.command(one.cell, s.endpoint)
 	if err != nil {
 		return err
