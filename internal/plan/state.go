@@ -94,9 +94,10 @@ func (a *assembly) state(n *graph.Node) *State {
 	}
 	for id, spec := range n.ParDo.GetStateSpecs() {
 		s.Kinds[id], _ = stateKind(spec)
-		// The SDK writes values with this very coder: a length prefix of the runner's own would not be there.
-		if value := cmp.Or(spec.GetMultimapSpec().GetValueCoderId(), spec.GetMapSpec().GetValueCoderId()); value != "" && a.wires.element(value) == a.wires.canonical(value) {
-			s.Values[id] = value
+		if value := cmp.Or(spec.GetMultimapSpec().GetValueCoderId(), spec.GetMapSpec().GetValueCoderId()); value != "" {
+			if walkable := a.wires.walkable(value); walkable != "" {
+				s.Values[id] = walkable
+			}
 		}
 	}
 	key, _, ok := a.wires.keyValue(a.form(read))
