@@ -73,6 +73,7 @@ name_go := trestle-test/beam-go:$(beam_go)
 name_java := trestle-test/beam-java:$(beam_java)
 dockered := $(if $(filter docker,$(environments)),$(filter-out typescript,$(sdks)))
 lint := build/tools/golangci-lint
+manifests := build/tools/manifests/ready
 # The engines' adapters, where the program embeds them. Not under version control: `go build` works without them.
 adapters := $(addprefix internal/engine/flink/adapter/trestle-flink-,1.20.jar 2.jar)
 quietly := test/sdk/quietly
@@ -176,7 +177,7 @@ flink-down:
 # another, the cheap ones first, so that a failure shows early and its output stands alone. All are tried (-k).
 test:
 	@$(MAKE) --no-print-directory -j 3 setup
-	@$(MAKE) --no-print-directory -k -j 1 build vet lint unit race fuzz adapters-test validates-quick wordcount wordcount-docker e2e-flink-quick \
+	@$(MAKE) --no-print-directory -k -j 1 build vet lint unit race fuzz adapters-test manifests-test validates-quick wordcount wordcount-docker e2e-flink-quick \
 	  SDK='python go java typescript' ENVIRONMENT='loopback process run'
 
 setup: $(lint) $(text) $(python) $(go) $(java) $(typescript) $(suites) $(adapters) $(flinks) $(image_go) \
@@ -210,6 +211,11 @@ adapters: $(adapters)
 # Their tests, and whether they are formatted as google-java-format has it (mvn spotless:apply does it).
 adapters-test:
 	@$(quietly) "the adapters' tests" build/log/adapters-test.log mvn -B -f adapters/java/pom.xml spotless:check verify
+
+# The manifests of deploy/, against Kubernetes' schemas and those of Flink's operator.
+.PHONY: manifests-test
+manifests-test: $(manifests)
+	@$(dir $<)bin/python test/manifests/check.py $(dir $<)lib/flink-kubernetes-operator-api-*.jar deploy/kubernetes/*.yaml
 
 clean:
 	@if [ -e $(images)/engine ]; then test/containers/engine.sh rm $(images)/engine; fi
@@ -330,4 +336,11 @@ $(image_java): test/containers/images.sh $(java)
 # A module of its own, so that the linter's two hundred dependencies stay out of trestle's.
 $(lint): tools/go.mod tools/go.sum
 	@$(quietly) golangci-lint build/log/lint.log go build -C tools -o '$(abspath $@)' github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	@touch $@
+
+$(manifests): test/manifests/requirements.txt test/manifests/pom.xml
+	@$(quietly) "schemas of Kubernetes and Flink's operator" build/log/manifests.log bash -euc \
+	  'rm -rf $(@D); python3 -m venv $(@D); $(@D)/bin/pip install --disable-pip-version-check -r $<; \
+	   mvn -B -q -f test/manifests/pom.xml -DoutputDirectory="$(abspath $(@D))/lib" \
+	   org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies'
 	@touch $@
