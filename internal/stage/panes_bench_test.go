@@ -1,0 +1,136 @@
+package stage
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"log/slog"
+	"math/rand/v2"
+	"testing"
+
+	"trestle/internal/beam/coder"
+	"trestle/internal/beam/window"
+	"trestle/internal/plan"
+	"trestle/internal/plan/plantest"
+	"trestle/internal/shuffle"
+	"trestle/internal/store/kv"
+)
+
+// sink is a runner that counts the bytes of elements.
+type sink struct{ bytes int }
+
+func (s *sink) process(_ context.Context, records []byte) error { s.bytes += len(records); return nil }
+func (s *sink) cut(context.Context) error                       { return nil }
+func (s *sink) busy() bool                                      { return false }
+func (s *sink) finish(context.Context) error                    { return nil }
+func (s *sink) abandon() error                                  { return nil }
+
+// BenchmarkPanes groups 200,000 values of 100 bytes, of 10,000 keys in windows that each get ten of a key's, in a stream:
+// what a task does for one besides the SDK's work.
+func BenchmarkPanes(b *testing.B) {
+	const values, keys = 200_000, 10_000
+	for name, trigger := range map[string]string{
+		"on time": "fn=fixed", "each": "fn=fixed trigger=Always", "sessions": "fn=sessions",
+		"early and accumulating": "fn=fixed mode=accumulating trigger=AfterEndOfWindow(early=ElementCount(5))",
+	} {
+		b.Run(name, func(b *testing.B) {
+			pipeline, err := plantest.Parse(`
+env other
+window w ` + trigger + `
+impulse start() > I
+pardo source(I) > in:kv(bytes,bytes)@w~ env=other
+gbk group(in) > grouped
+pardo work(grouped) > out
+`)
+			if err != nil {
+				b.Fatal(err)
+			}
+			p, err := plan.Build(pipeline, plan.Options{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			blocks := paneBlocks(b, values, keys)
+			for b.Loop() {
+				b.StopTimer()
+				cache := kv.NewCache(256 << 20)
+				s := Spec{
+					Plan: p, Stage: p.Stages[1], Parallelism: 1, KeyGroups: 128, BundleBytes: DefaultBundleBytes, Log: slog.New(slog.DiscardHandler),
+					Store: shuffle.NewStore(b.TempDir(), shuffle.NewBudget(1<<30)),
+					State: State{Directory: b.TempDir(), Cache: cache},
+				}
+				var out sink
+				in, err := newPanes(s, &out)
+				if err != nil {
+					b.Fatal(err)
+				}
+				told := coder.MinTimestamp
+				in.output = &told
+				b.StartTimer()
+				for _, round := range blocks {
+					for g, block := range round.blocks {
+						if len(block) == 0 {
+							continue
+						}
+						if err := in.process(b.Context(), Delivery{KeyGroup: g}, block); err != nil {
+							b.Fatal(err)
+						}
+					}
+					if err := in.advance(b.Context(), times{input: round.until}); err != nil {
+						b.Fatal(err)
+					}
+					told = round.until
+				}
+				b.StopTimer()
+				if out.bytes < 100*values {
+					b.Fatalf("%d bytes went to the harness", out.bytes)
+				}
+				if err := in.close(); err != nil {
+					b.Fatal(err)
+				}
+				if err := s.Store.Close(); err != nil {
+					b.Fatal(err)
+				}
+				cache.Close()
+				b.StartTimer()
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/values, "ns/value")
+		})
+	}
+}
+
+// round is what comes before a watermark.
+type round struct {
+	blocks [][]byte // by key group
+	until  int64
+}
+
+func paneBlocks(b *testing.B, values, keys int) (rounds []round) {
+	const size = 1000
+	random := rand.New(rand.NewPCG(1, 2))
+	for n := 0; n < values; {
+		r := round{blocks: make([][]byte, 128), until: int64(len(rounds)+1) * size}
+		partitioner, err := shuffle.NewPartitioner(benchRecords(b), 128, func(keyGroup int, block []byte) error {
+			r.blocks[keyGroup] = append(bytes.Clone(r.blocks[keyGroup]), block...)
+			return nil
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+		start := r.until - size
+		for range 10 * keys {
+			var key [4]byte
+			binary.BigEndian.PutUint32(key[:], uint32(random.IntN(keys)))
+			record := coder.AppendHeader(nil, start+1, window.AppendInterval(nil, window.Interval{Start: start, End: r.until}), coder.NoFiring)
+			record = append(append(append(record, 4), key[:]...), 100)
+			if err := partitioner.Write(append(record, make([]byte, 100)...)); err != nil {
+				b.Fatal(err)
+			}
+			n++
+		}
+		if err := partitioner.Flush(); err != nil {
+			b.Fatal(err)
+		}
+		rounds = append(rounds, r)
+	}
+	return rounds
+}
