@@ -27,19 +27,19 @@ func (g *groupRecord) begin(buf []byte, e *grouping.Effect, key []byte) {
 	g.buf = append(g.buf, 0, 0, 0, 0)
 }
 
-// add adds a value.
-func (g *groupRecord) add(value []byte) error {
-	g.n++
+// add adds n values, one behind the other.
+func (g *groupRecord) add(values []byte, n int64) error {
+	g.n += n
 	if g.pages != nil {
-		return g.page(value)
+		return g.page(values)
 	}
-	g.buf = append(g.buf, value...)
+	g.buf = append(g.buf, values...)
 	if g.large == nil || len(g.buf)-g.count <= inlineBytes {
 		return nil
 	}
 	// What is there so far becomes the first page, whose inner bounds do not matter.
 	g.pages = g.large.newPages()
-	values := g.buf[g.count+4:]
+	values = g.buf[g.count+4:]
 	g.buf = g.buf[:g.count]
 	return g.page(values)
 }

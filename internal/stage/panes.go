@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -31,7 +32,7 @@ type panes struct {
 
 	now    grouping.Now
 	output *int64 // the output watermark that the task has told
-	batch  ofKey
+	packs  []pack // of the key whose effects are carried out
 	buf    []byte // records that go to the harness next
 	taken  int    // bytes of the bundle under way
 }
@@ -195,8 +196,9 @@ func (p *panes) load(key []byte, windows [][]byte) error {
 			return true, p.key.Load(window, state)
 		})
 	}
+	slices.SortFunc(windows, bytes.Compare)
 	for i, w := range windows {
-		if slices.ContainsFunc(windows[:i], func(other []byte) bool { return bytes.Equal(other, w) }) {
+		if i > 0 && bytes.Equal(windows[i-1], w) {
 			continue
 		}
 		state, ok, err := p.over.Get(appendPart(slices.Clone(prefix), w))
@@ -216,16 +218,19 @@ func (p *panes) carryOut(ctx context.Context, key []byte, values [][]byte, effec
 		e := &effects[i]
 		switch e.Kind {
 		case grouping.Append:
-			p.over.Put(p.value(key, e.Bag, e.At), bytes.Clone(values[e.Element]))
+			p.append(key, e, values[e.Element])
 		case grouping.Move:
+			p.unpack(key)
 			if err := p.move(key, e); err != nil {
 				return err
 			}
 		case grouping.Emit:
+			p.unpack(key)
 			if err := p.emit(ctx, key, e); err != nil {
 				return err
 			}
 		case grouping.Clear:
+			p.unpack(key)
 			bag := p.bag(key, e.Bag)
 			p.over.DeleteRange(bag, after(bag))
 		case grouping.Hold:
@@ -242,7 +247,56 @@ func (p *panes) carryOut(ctx context.Context, key []byte, values [][]byte, effec
 			p.spec.Log.Debug("an element was dropped: its window is over", "group", p.spec.Stage.Input.Group.Transform, "late", e.Dropped == grouping.Late)
 		}
 	}
+	p.unpack(key)
 	return nil
+}
+
+// pack is values that came one after the other into a bag: they are one entry of the store.
+type pack struct {
+	bag   []byte
+	at, n int64
+	bytes []byte
+}
+
+const (
+	// packBytes is how large a pack may grow: much larger ones make the store's blocks uneven.
+	packBytes = 64 << 10
+	// maxPacks is how many bags of a key are looked through for each value: an element has as many as it has windows.
+	maxPacks = 32
+)
+
+// append adds a value to its bag, which reaches the overlay with unpack.
+func (p *panes) append(key []byte, e *grouping.Effect, value []byte) {
+	for i := range p.packs {
+		if k := &p.packs[i]; k.at+k.n == e.At && bytes.Equal(k.bag, e.Bag) && len(k.bytes) < packBytes {
+			k.bytes = append(k.bytes, value...)
+			k.n++
+			return
+		}
+	}
+	if len(p.packs) == maxPacks {
+		p.unpack(key)
+	}
+	p.packs = append(p.packs, pack{bag: e.Bag, at: e.At, n: 1, bytes: bytes.Clone(value)})
+}
+
+// unpack puts what append has gathered into the overlay.
+func (p *panes) unpack(key []byte) {
+	for i := range p.packs {
+		k := &p.packs[i]
+		p.over.Put(p.value(key, k.bag, k.at), append(binary.AppendUvarint(nil, uint64(k.n)), k.bytes...))
+	}
+	clear(p.packs)
+	p.packs = p.packs[:0]
+}
+
+// cutPack takes an entry of the store apart: its values, and how many they are.
+func cutPack(entry []byte) (values []byte, n int64, err error) {
+	count, size := binary.Uvarint(entry)
+	if size <= 0 || count == 0 || count > math.MaxInt32 {
+		return nil, 0, errors.New("values in the store are cut short")
+	}
+	return entry[size:], int64(count), nil
 }
 
 func (p *panes) window(key, window []byte) []byte {
@@ -277,19 +331,23 @@ func (p *panes) move(key []byte, e *grouping.Effect) error {
 	to := p.bag(key, e.Bag)
 	at := e.At
 	var moved [][]byte
-	if err := p.over.Scan(from, after(from), func(_, value []byte) (bool, error) {
-		moved = append(moved, bytes.Clone(value))
+	if err := p.over.Scan(from, after(from), func(_, entry []byte) (bool, error) {
+		moved = append(moved, bytes.Clone(entry))
 		return true, nil
 	}); err != nil {
 		return err
 	}
-	if int64(len(moved)) != e.N {
-		return fmt.Errorf("a group in the store has %d values, where there should be %d", len(moved), e.N)
-	}
 	p.over.DeleteRange(from, after(from))
-	for _, value := range moved {
-		p.over.Put(binary.BigEndian.AppendUint64(slices.Clone(to), uint64(at)), value)
-		at++
+	for _, entry := range moved {
+		_, n, err := cutPack(entry)
+		if err != nil {
+			return err
+		}
+		p.over.Put(binary.BigEndian.AppendUint64(slices.Clone(to), uint64(at)), entry)
+		at += n
+	}
+	if at != e.At+e.N {
+		return fmt.Errorf("a group in the store has %d values, where there should be %d", at-e.At, e.N)
 	}
 	return nil
 }
@@ -300,8 +358,11 @@ func (p *panes) emit(ctx context.Context, key []byte, e *grouping.Effect) error 
 	g.begin(p.buf, e, key)
 	bag := p.bag(key, e.Bag)
 	if e.N > 0 {
-		if err := p.over.Scan(bag, after(bag), func(_, value []byte) (bool, error) {
-			err := g.add(value)
+		if err := p.over.Scan(bag, after(bag), func(_, entry []byte) (bool, error) {
+			values, n, err := cutPack(entry)
+			if err == nil {
+				err = g.add(values, n)
+			}
 			return g.n < e.N, err
 		}); err != nil {
 			return err

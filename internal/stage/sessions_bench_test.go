@@ -90,7 +90,7 @@ func BenchmarkSessions(b *testing.B) {
 	}
 }
 
-func benchRecords(b *testing.B) *coder.Windowed {
+func benchRecords(b interface{ Fatal(...any) }) *coder.Windowed {
 	spec := func(u string, components ...string) *pipepb.Coder {
 		return &pipepb.Coder{Spec: &pipepb.FunctionSpec{Urn: u}, ComponentCoderIds: components}
 	}
