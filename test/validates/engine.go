@@ -36,6 +36,8 @@ func (f *flags) startEngine(ctx context.Context) (*engine, error) {
 		Slots: 4, // suites run several jobs at a time
 		Config: map[string]string{
 			"parallelism.default": "2",
+			// Pipelines with many outputs: see docs/flink.md.
+			"taskmanager.network.sort-shuffle.min-buffers": "64",
 			// Each job's classes, until they are collected.
 			"taskmanager.memory.jvm-metaspace.size": "384m",
 		},

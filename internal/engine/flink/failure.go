@@ -29,7 +29,19 @@ func explain(e exception) string {
 	if e.Endpoint != "" {
 		text += " (TaskManager at " + e.Endpoint + ")"
 	}
+	for _, h := range hints {
+		if strings.Contains(text, h.says) {
+			text += "\n" + h.do
+		}
+	}
 	return text
+}
+
+// hints are what to do about failures of Flink's own that its words do not tell.
+var hints = []struct{ says, do string }{
+	{"Insufficient number of network buffers", "Each exchange of a bounded job takes 512 buffers, 16 MiB, on each task that feeds it: set taskmanager.network.sort-shuffle.min-buffers: 64 in Flink's configuration, or give it more memory for its network (taskmanager.memory.network.max), and restart the TaskManagers."},
+	{"Could not acquire the minimum required resources", "No slot was free in time: start more TaskManagers, or wait for other jobs to end."},
+	{"Metaspace", "Each job brings classes of its own: set taskmanager.memory.jvm-metaspace.size: 512m in Flink's configuration."},
 }
 
 // rootCause is the last cause in a stack trace of Java's, without frames: its name's last part and what it says.
