@@ -8,8 +8,9 @@ import (
 // ours begins what the adapter's own exceptions say, in a stack trace of Java's.
 var ours = regexp.MustCompile(`(?m)^(?:Caused by: )?trestle\.flink\.(?:TaskFailed|JobFailed): `)
 
-// signed is the line with which such a text ends.
-var signed = regexp.MustCompile(`(?m)^\[trestle: (.*)\]$`)
+// signed is the line with which such a text ends. Its stage is left out: it names transforms that have nothing to do with the
+// failure, and the text names the one that has.
+var signed = regexp.MustCompile(`(?m)^\[trestle: (?:stage .*, )?(task \d+ of \d+, host .*)\]$`)
 
 // explain is a failure for the person who submitted the pipeline: the worker's own text where it has one, which has user
 // code's stack first, and otherwise the last cause of Flink's stack trace.
