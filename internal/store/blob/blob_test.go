@@ -4,11 +4,14 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -130,6 +133,52 @@ func TestOpenErrors(t *testing.T) {
 		if strings.Contains(err.Error(), "=secret") || strings.Contains(err.Error(), ":secret") {
 			t.Errorf("the password is in %q", err)
 		}
+	}
+}
+
+// A worker may be allowed to read objects and not to list them.
+func TestReaderThatMayNotList(t *testing.T) {
+	location := fakeS3(t, "bucket")
+	write(t, open(t, location), "there", "x")
+	u, err := url.Parse(location)
+	if err != nil {
+		t.Fatal(err)
+	}
+	target, err := url.Parse(u.Query().Get("endpoint"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	working := httputil.NewSingleHostReverseProxy(target)
+	var denyAll atomic.Bool
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if denyAll.Load() || r.URL.Query().Has("list-type") {
+			w.WriteHeader(http.StatusForbidden)
+			return
+		}
+		working.ServeHTTP(w, r)
+	}))
+	defer server.Close()
+	location = "s3://bucket?endpoint=" + server.URL
+	if _, err := blob.Open(t.Context(), location, blob.Options{}); !blob.IsDenied(err) {
+		t.Errorf("for writing: %v", err)
+	}
+	b, err := blob.Open(t.Context(), location, blob.Options{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if got := string(read(t, b, "there")); got != "x" {
+		t.Errorf("got %q", got)
+	}
+	if f := blob.ProbeReader(t.Context(), location, "there"); f.Err == nil || blob.IsDenied(f.Err) {
+		t.Errorf("an object with other bytes: %v", f) // it is no probe's
+	}
+	if f := blob.ProbeReader(t.Context(), location, ""); f.Err != nil {
+		t.Error(f)
+	}
+	denyAll.Store(true)
+	if f := blob.ProbeReader(t.Context(), location, ""); !blob.IsDenied(f.Err) {
+		t.Error(f)
 	}
 }
 

@@ -35,7 +35,11 @@ func Open(ctx context.Context, location string, options Options) (Bucket, error)
 	}
 	ask, limit := newLimit(ctx, min(options.Patience, openPatience))
 	defer limit.end()
-	if err := b.check(ask); err != nil {
+	err = b.check(ask)
+	if options.ReadOnly && IsDenied(err) {
+		err = nil // who may read objects need not be allowed to list them; a read says so if that is denied as well
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open bucket %s from host %s: %w", b.url, b.host, limit.explain(err)), b.close())
 	}
 	return b, nil

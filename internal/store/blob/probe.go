@@ -53,12 +53,15 @@ func ProbeWriter(ctx context.Context, location string) Finding {
 // ProbeReader tries what a worker does with a bucket: it opens it, and, unless key is empty, reads the object that
 // [Mark] wrote, so that a bucket of the same name elsewhere is found out.
 func ProbeReader(ctx context.Context, location, key string) Finding {
-	tried := "open it"
+	tried := "open it and look for an object"
 	if key != "" {
 		tried = "read what the job server wrote there"
 	}
 	return probe(ctx, location, Options{ReadOnly: true}, tried, func(b Bucket) (string, error) {
 		if key == "" {
+			if _, err := b.Stat(ctx, probePrefix+"none"); !IsNotFound(err) {
+				return "", err
+			}
 			return "", nil
 		}
 		err := readMark(ctx, b, key)
