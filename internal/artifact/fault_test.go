@@ -72,6 +72,8 @@ func TestStagingToAStoreThatFails(t *testing.T) {
 		wantError(t, err, append(want, "stage artifacts", "in bucket "+location, "from host "+host)...)
 		_, err = w.staging.Resolved(t.Context(), "token")
 		wantError(t, err, append(want, "in bucket "+location, "from host "+host)...)
+		// Go's client asks here, and shows the answer.
+		wantError(t, w.putLegacy("token"), append(want, "in bucket "+location, "from host "+host)...)
 		if took := time.Since(begin); took > 10*time.Second {
 			t.Errorf("it took %v", took)
 		}
@@ -87,6 +89,8 @@ func TestStagingToAStoreThatFails(t *testing.T) {
 	if err := client.offer(t.Context(), w.conn, "token"); err != nil {
 		t.Fatal(err)
 	}
+	wantError(t, w.putLegacy("token"), "its predecessor stages nothing here")
+	wantError(t, w.putLegacy("other"), "no job is being prepared")
 	for object, err := range bucket.List(t.Context(), "") {
 		if err != nil || object.Key != "artifacts/"+sum(content) || object.Size != int64(len(content)) {
 			t.Errorf("the bucket holds %v, %v", object, err)
@@ -102,6 +106,21 @@ func TestStagingToAStoreThatFails(t *testing.T) {
 	fails()
 }
 
+// putLegacy begins to stage as Go's client does when staging has failed.
+func (w *world) putLegacy(token string) error {
+	stream, err := jobpb.NewLegacyArtifactStagingServiceClient(w.conn).PutArtifact(w.t.Context())
+	if err != nil {
+		return err
+	}
+	err = stream.Send(&jobpb.PutArtifactRequest{Content: &jobpb.PutArtifactRequest_Metadata{
+		Metadata: &jobpb.PutArtifactMetadata{StagingSessionToken: token}}})
+	if err != nil {
+		return err
+	}
+	_, err = stream.CloseAndRecv()
+	return err
+}
+
 // serveStaging serves the world's staging service alone.
 func (w *world) serveStaging() {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -110,6 +129,7 @@ func (w *world) serveStaging() {
 	}
 	server := grpc.NewServer(grpc.MaxRecvMsgSize(math.MaxInt32))
 	jobpb.RegisterArtifactStagingServiceServer(server, w.staging)
+	jobpb.RegisterLegacyArtifactStagingServiceServer(server, w.staging.Legacy())
 	serving := make(chan error, 1)
 	go func() { serving <- server.Serve(listener) }()
 	if w.conn, err = grpc.NewClient(listener.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials())); err != nil {

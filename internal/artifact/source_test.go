@@ -338,7 +338,7 @@ func TestSourceTriesAgain(t *testing.T) {
 // heard of it by then.
 func TestSourceGivesUp(t *testing.T) {
 	origins(t, func(t *testing.T, _ *world, l *line.Line, cfg SourceConfig) {
-		cfg.Patience = 600 * time.Millisecond
+		cfg.Patience = 1500 * time.Millisecond
 		var user told
 		cfg.Message = user.message
 		host, _ := os.Hostname()
@@ -346,7 +346,7 @@ func TestSourceGivesUp(t *testing.T) {
 			how  func()
 			want []string
 		}{
-			{func() { l.Silent.Store(true) }, []string{"nothing has moved for 200ms"}},
+			{func() { l.Silent.Store(true) }, []string{"nothing has moved for 500ms"}},
 			{func() { l.Close() }, nil}, // refused; S3's client tries that for longer than this
 
 		} {

@@ -14,12 +14,15 @@ import (
 	"trestle/internal/job"
 	"trestle/internal/jobapi"
 	"trestle/internal/plan"
+	"trestle/internal/store/blob"
 )
 
 // runner turns pipelines into plans and gives them to an engine: jobapi.Runner.
 type runner struct {
 	engines []engine.Engine // the first is the one for jobs that name none
 	plan    plan.Options
+	// staging is the artifact store, where it may fail on its own.
+	staging blob.Bucket
 }
 
 // Check finds everything that would keep the pipeline from running.
@@ -31,6 +34,7 @@ func (r *runner) Check(ctx context.Context, p *pipepb.Pipeline, options *structp
 		dependencies[id] = env.GetDependencies()
 	}
 	errs = append(errs, artifact.Check(dependencies))
+	errs = append(errs, r.checkStaging(ctx, dependencies))
 	tasks, err := job.Parallelism(options)
 	errs = append(errs, err)
 	_, err = job.Attempts(options)
@@ -41,6 +45,20 @@ func (r *runner) Check(ctx context.Context, p *pipepb.Pipeline, options *structp
 		errs = append(errs, chosen.Check(ctx, p, planned, tasks))
 	}
 	return errors.Join(errs...)
+}
+
+// checkStaging asks the artifact store whether it answers: not every SDK shows why staging has failed.
+func (r *runner) checkStaging(ctx context.Context, dependencies map[string][]*pipepb.ArtifactInformation) error {
+	for _, infos := range dependencies {
+		if r.staging == nil || len(infos) == 0 {
+			continue
+		}
+		if _, err := r.staging.Stat(ctx, "none"); err != nil && !blob.IsNotFound(err) {
+			return fmt.Errorf("the artifact store (--staging) cannot be used: %w", err)
+		}
+		return nil
+	}
+	return nil
 }
 
 // choose finds the engine that a job's options name.

@@ -137,9 +137,13 @@ func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
+	run := &runner{plan: cfg.Trial.Plan, engines: engines}
+	if cfg.Staging != defaultStaging(cfg.Data) {
+		run.staging = s.bucket
+	}
 	s.jobs, err = jobapi.Open(jobapi.Config{
 		Dir:              cfg.Data,
-		Runner:           &runner{plan: cfg.Trial.Plan, engines: engines},
+		Runner:           run,
 		Staging:          staging,
 		ArtifactEndpoint: func() string { return s.endpoint },
 		Log:              cfg.Log,
@@ -155,6 +159,7 @@ func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
 	s.fn.Register(s.grpc)
 	s.jobs.Register(s.grpc)
 	jobpb.RegisterArtifactStagingServiceServer(s.grpc, staging)
+	jobpb.RegisterLegacyArtifactStagingServiceServer(s.grpc, staging.Legacy())
 	jobpb.RegisterArtifactRetrievalServiceServer(s.grpc, artifact.NewRetrieval(store, cfg.Log))
 	go func() { s.served <- s.grpc.Serve(listener) }()
 	s.warming.Go(func() {
