@@ -21,6 +21,7 @@ const (
 	kindExpiry kind = 'x' // time, key, window: windows that something is kept of, by their end
 	kindWindow kind = 'w' // key, window → state of package grouping
 	kindValue  kind = 'v' // key, bag, number → value of a group
+	kindMark   kind = 'm' // nothing → how far time had come at the last snapshot
 	kindSorted kind = 'b' // time, key, number → window, pane, value: elements that wait for the watermark
 )
 

@@ -1,6 +1,7 @@
 package stage
 
 import (
+	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
@@ -112,6 +113,55 @@ func (k *keyedStore) forgetAll() error {
 		h.empty()
 	}
 	return k.over.Commit()
+}
+
+// mark keeps how far time has come, in milliseconds, for a task that begins with the snapshot to come: it must not take
+// for new what this one would have dropped. Nothing has to be kept at the beginning of time.
+func (k *keyedStore) mark(times ...int64) error {
+	if times[0] == coder.MinTimestamp {
+		return nil
+	}
+	if err := k.open(); err != nil {
+		return err
+	}
+	var value []byte
+	for _, t := range times {
+		value = coder.AppendTimestamp(value, t)
+	}
+	for g := k.first; g < k.end; g++ {
+		k.over.Put(markKey(g), value)
+	}
+	return k.over.Commit()
+}
+
+func markKey(group int) []byte {
+	return append(binary.BigEndian.AppendUint16(nil, uint16(group)), byte(kindMark))
+}
+
+// marked sets times to what was kept of them by those that had the task's key groups: the least of all.
+func (k *keyedStore) marked(times ...*int64) error {
+	if !k.opened() {
+		return nil
+	}
+	for g := k.first; g < k.end; g++ {
+		value, ok, err := k.over.Get(markKey(g))
+		if err != nil {
+			return err
+		}
+		if ok && len(value) != len(times)*coder.TimestampSize {
+			return errors.New("how far time had come is cut short in the store")
+		}
+		for i, t := range times {
+			at := coder.MinTimestamp
+			if ok {
+				at = coder.Timestamp(value[i*coder.TimestampSize:])
+			}
+			if g == k.first || at < *t {
+				*t = at
+			}
+		}
+	}
+	return nil
 }
 
 // snapshot writes the store, whose changes have been committed, into a directory.

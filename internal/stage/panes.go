@@ -32,6 +32,7 @@ type panes struct {
 
 	now    grouping.Now
 	output *int64 // the output watermark that the task has told
+	before int64  // the one that had been told at the snapshot that the task began with
 	packs  []pack // of the key whose effects are carried out
 	buf    []byte // records that go to the harness next
 	taken  int    // bytes of the bundle under way
@@ -67,6 +68,10 @@ func newPanes(s Spec, r runner) (*panes, error) {
 	if err := in.restore(); err != nil {
 		return nil, err
 	}
+	in.before = coder.MinTimestamp
+	if err := in.marked(&in.now.Input, &in.before); err != nil {
+		return nil, errors.Join(err, in.close())
+	}
 	return in, nil
 }
 
@@ -101,7 +106,7 @@ func (p *panes) settle(Attempt, bool) error {
 }
 
 // look takes note of the output watermark.
-func (p *panes) look() { p.now.Output = *p.output }
+func (p *panes) look() { p.now.Output = max(*p.output, p.before) }
 
 // takeUp has the elements of some keys taken up.
 func (p *panes) takeUp(ctx context.Context, keys []ofKey) error {
@@ -408,7 +413,7 @@ func (p *panes) end(context.Context) error { return nil }
 
 // advance wakes the windows whose time has come.
 func (p *panes) advance(ctx context.Context, t times) error {
-	p.now.Input = t.input
+	p.now.Input = max(p.now.Input, t.input)
 	if !t.now.IsZero() {
 		p.now.Processing = t.now.UnixMilli()
 	}
@@ -478,6 +483,10 @@ func (p *panes) snapshot(directory string) error {
 		if err := p.over.Commit(); err != nil {
 			return err
 		}
+	}
+	p.look()
+	if err := p.mark(p.now.Input, p.now.Output); err != nil {
+		return err
 	}
 	return p.keyedStore.snapshot(directory)
 }

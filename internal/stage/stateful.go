@@ -41,6 +41,9 @@ func newStateful(s Spec, r runner) (*stateful, error) {
 	if err := in.kept.restore(); err != nil {
 		return nil, err
 	}
+	if err := in.kept.marked(&in.reached); err != nil {
+		return nil, errors.Join(err, in.kept.close())
+	}
 	b.keepFor(in.kept)
 	if !s.Plan.Streaming {
 		in.gather = s.Store.NewGrouper(s.KeyGroups)
@@ -203,7 +206,7 @@ func passed(millis int64) int64 {
 
 // advance does what is due, one step after the other, until nothing is.
 func (s *stateful) advance(ctx context.Context, t times) error {
-	s.reached = t.input
+	s.reached = max(s.reached, t.input)
 	ended := t.input == coder.MaxTimestamp
 	now := -never
 	if !t.now.IsZero() {
@@ -310,7 +313,12 @@ func (s *stateful) hold() (int64, error) {
 
 func (s *stateful) wake() (time.Time, error) { return s.kept.wakeAt(s.kept.clocks) }
 
-func (s *stateful) snapshot(directory string) error { return s.kept.snapshot(directory) }
+func (s *stateful) snapshot(directory string) error {
+	if err := s.kept.mark(s.reached); err != nil {
+		return err
+	}
+	return s.kept.snapshot(directory)
+}
 
 func (s *stateful) close() error {
 	err := s.kept.close()

@@ -48,6 +48,7 @@ var streamingCases = []testCase{
 	{"sessions merge as they come", sessionsInStream},
 	{"a snapshot has state and timers, for tasks of any number", snapshotOfState},
 	{"a snapshot has groups", snapshotOfGroups},
+	{"who begins with a snapshot drops what comes too late, before any watermark", snapshotOfTime},
 }
 
 func (r *rig) streaming(i int) stage.StreamingTask {
@@ -387,4 +388,29 @@ func snapshotOfGroups(t *testing.T, open Open) {
 	second.watermark(10)
 	second.flush()
 	second.want("a[1,3]1.0 b[2]1.0")
+}
+
+func snapshotOfTime(t *testing.T, open Open) {
+	w, later := interval(0, 10), interval(10, 20)
+	first := start(t, open, setup{pipeline: panedBy("fixed"), parallelism: 2, script: panesOf})
+	first.group(windowedRecord(nil, 1, w, "a", "1"))
+	first.watermark(10)
+	restore := first.snapshots()
+	first.want("a[1]1.0")
+	first.end()
+	second := start(t, open, setup{pipeline: panedBy("fixed"), script: panesOf, restore: restore})
+	second.group(windowedRecord(windowedRecord(nil, 1, w, "a", "2"), 11, later, "a", "3"))
+	second.watermark(20)
+	second.flush()
+	second.want("a[3]1.0")
+
+	first = start(t, open, setup{pipeline: keptStream("fixed", "state"), parallelism: 2, script: remembering})
+	first.group(windowedRecord(nil, 1, w, "a", "1"))
+	first.watermark(10)
+	restore = first.snapshots()
+	first.end()
+	second = start(t, open, setup{pipeline: keptStream("fixed", "state"), script: remembering, restore: restore})
+	second.group(windowedRecord(windowedRecord(nil, 1, w, "a", "2"), 11, later, "a", "3"))
+	second.flush()
+	second.want("a:3")
 }
