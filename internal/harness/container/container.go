@@ -124,7 +124,7 @@ func (c *Container) watch() {
 	defer close(c.done)
 	var silent time.Time // since when the engine has not answered
 	for {
-		out, err := c.engine.run(c.ctx, "wait", c.id)
+		out, err := c.engine.await(c.ctx, c.id)
 		if c.ctx.Err() != nil {
 			break
 		}
@@ -155,6 +155,18 @@ func (c *Container) watch() {
 	}
 	// Stop has removed it, or could not; its end is of no interest any more.
 	c.drain()
+}
+
+// guard waits for a container by the engine ($1), as a process of its own. It is sent SIGTERM when this process dies, kill
+// -9 included (process.Start), and removes the container then: a harness may not notice for long that its server is gone.
+const guard = `trap '"$1" rm --force --volumes "$2"; exit 1' TERM; "$1" wait "$2" & wait $!`
+
+// await runs the engine's wait and returns what it says, the exit code.
+func (e *Engine) await(ctx context.Context, id string) (string, error) {
+	if e.shell == "" {
+		return e.run(ctx, "wait", id)
+	}
+	return e.runAs(ctx, process.Spec{Path: e.shell, Args: []string{"-c", guard, "sh", e.path, id}}, "wait")
 }
 
 // drain waits for the reader of the output, but not for ever: one that does not notice the container's end must not hide

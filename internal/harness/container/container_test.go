@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -95,7 +96,7 @@ func server(t *testing.T, name string) *os.Process {
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
-		docker(t, "rm", "--force", name)
+		_, _ = containers.Docker("rm", "--force", name) // as a rule it is gone, or going
 	})
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if line != "started\n" {
@@ -104,31 +105,61 @@ func server(t *testing.T, name string) *os.Process {
 	return cmd.Process
 }
 
-// The containers of a server that was killed are removed by the next one's sweep; a living server's are not.
-func TestSweepAfterKill(t *testing.T) {
+// A server that is killed takes its containers with it, and no others.
+func TestKilledServer(t *testing.T) {
 	needEngine(t, Config{})
 	suffix := fmt.Sprint(os.Getpid())
 	killed, living := "trestle-test-killed-"+suffix, "trestle-test-living-"+suffix
 	process := server(t, killed)
 	server(t, living)
+	names := func() string {
+		return docker(t, "ps", "--all", "--format", "{{.Names}}", "--filter", "name=trestle-test-.*-"+suffix)
+	}
+	if got := strings.Fields(names()); len(got) != 2 {
+		t.Fatalf("containers %q, want both", got)
+	}
 	if err := process.Signal(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := process.Wait(); err != nil {
+	deadline := time.Now().Add(30 * time.Second)
+	for strings.Contains(names(), killed) {
+		if time.Now().After(deadline) {
+			t.Fatal("the killed server's container is still there")
+		}
+	}
+	if got := names(); got != living {
+		t.Errorf("containers %q, want %q", got, living)
+	}
+}
+
+// Containers whose process is surely gone are swept, and no others: what a crash of the host leaves.
+func TestSweep(t *testing.T) {
+	needEngine(t, Config{})
+	me, err := self()
+	if err != nil {
 		t.Fatal(err)
 	}
-	list := func() string {
-		return docker(t, "ps", "--all", "--format", "{{.Names}}", "--filter", "name=trestle-test-.*-"+suffix)
+	child := exec.Command("true")
+	if err := child.Run(); err != nil {
+		t.Fatal(err)
 	}
-	if got := strings.Fields(list()); len(got) != 2 {
-		t.Fatalf("containers %q, want both", got)
+	dead, foreign := me, me
+	dead.PID = child.Process.Pid
+	foreign.Host, foreign.PID = "another-host", child.Process.Pid
+	suffix := fmt.Sprint("-", os.Getpid())
+	for name, label := range map[string]string{"dead": dead.label(), "living": me.label(), "foreign": foreign.label(), "garbage": "{"} {
+		name = "trestle-sweep-" + name + suffix
+		docker(t, "create", "--name", name, "--label", "trestle.owner="+label, containers.Image)
+		t.Cleanup(func() { _, _ = containers.Docker("rm", "--force", "--volumes", name) }) // one is gone
 	}
 	removed, err := Sweep(t.Context(), Config{})
 	if err != nil || removed < 1 {
 		t.Errorf("removed %d, %v", removed, err)
 	}
-	if got := list(); got != living {
-		t.Errorf("containers %q, want %q", got, living)
+	got := strings.Fields(docker(t, "ps", "--all", "--format", "{{.Names}}", "--filter", "name=trestle-sweep-.*"+suffix))
+	slices.Sort(got)
+	if want := []string{"trestle-sweep-foreign" + suffix, "trestle-sweep-garbage" + suffix, "trestle-sweep-living" + suffix}; !slices.Equal(got, want) {
+		t.Errorf("containers %q, want %q", got, want)
 	}
 }
 

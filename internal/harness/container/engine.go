@@ -44,6 +44,7 @@ type Engine struct {
 	cfg   Config
 	name  string // as a person knows it
 	path  string
+	shell string   // the host's; empty when it has none
 	logs  []string // bounds for a container's output
 	owner string   // the label's value
 
@@ -68,6 +69,9 @@ func Find(ctx context.Context, cfg Config) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{cfg: cfg, name: filepath.Base(path), path: path, owner: owner.label(), progress: progress, images: map[string]*obtaining{}}
+	if e.shell, err = exec.LookPath("sh"); err != nil {
+		e.shell = "" // a killed server's containers are then the next one's to remove
+	}
 	version, err := e.ask(ctx, "--version")
 	if err != nil {
 		return nil, fmt.Errorf("%s is no container engine that answers: %w", e, err)
@@ -138,13 +142,19 @@ func (e *Engine) ask(ctx context.Context, args ...string) (string, error) {
 // run runs the engine's command line to its end and returns what it wrote to standard output. An error has its last
 // lines.
 func (e *Engine) run(ctx context.Context, args ...string) (string, error) {
+	return e.runAs(ctx, process.Spec{Path: e.path, Args: args}, args[0])
+}
+
+// runAs is run for another program that calls the engine's; verb is what is done, for errors.
+func (e *Engine) runAs(ctx context.Context, spec process.Spec, verb string) (string, error) {
 	var out strings.Builder
-	p, err := e.start(process.Spec{Args: args, Line: func(stream process.Stream, line string) {
+	spec.Line = func(stream process.Stream, line string) {
 		if stream == process.Stdout && out.Len() < most { // one goroutine a stream
 			out.WriteString(line)
 			out.WriteByte('\n')
 		}
-	}})
+	}
+	p, err := e.start(spec)
 	if err != nil {
 		return "", err
 	}
@@ -154,9 +164,9 @@ func (e *Engine) run(ctx context.Context, args ...string) (string, error) {
 		p.Stop(ctx)
 	}
 	if status := p.Status(); status != (process.Status{}) {
-		err := fmt.Errorf("%s %s: %w", e.name, args[0], failure(status, p.Output()))
+		err := fmt.Errorf("%s %s: %w", e.name, verb, failure(status, p.Output()))
 		if cause := context.Cause(ctx); cause != nil {
-			err = fmt.Errorf("%s %s: %w%s", e.name, args[0], cause, lastLines(p.Output()))
+			err = fmt.Errorf("%s %s: %w%s", e.name, verb, cause, lastLines(p.Output()))
 		}
 		return out.String(), err
 	}
@@ -166,7 +176,10 @@ func (e *Engine) run(ctx context.Context, args ...string) (string, error) {
 // start starts the engine's command line. As a process of a group of its own it is not ended by a terminal's interrupt
 // in the middle of what it does, and it ends with this process.
 func (e *Engine) start(spec process.Spec) (*process.Process, error) {
-	spec.Path, spec.Env = e.path, os.Environ()
+	spec.Env = os.Environ()
+	if spec.Path == "" {
+		spec.Path = e.path
+	}
 	return process.Start(spec)
 }
 
