@@ -43,6 +43,7 @@ func TestFilesThatFlinkKeeps(t *testing.T) {
 		"flink/tmp/trestle-05628d78f662add3/trestle": true,
 		"flink/tmp/trestle-05628d78f662add3/other":   false,
 		"flink/tmp/trestle-worker-12-ab/spill":       false,
+		"flink/tmp/jaas-1.conf":                      true,
 		"home/.cache/x":                              false,
 	} {
 		if flinksOwn(path) != own {

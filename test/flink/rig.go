@@ -189,6 +189,9 @@ func (r *rig) look(ctx context.Context) (belongings, error) {
 			return nil, err
 		}
 		for _, p := range processes {
+			if strings.Contains(p.Command, "TaskManagerRunner") {
+				continue // Await knows these, and a fault may have exchanged one
+			}
 			found[fmt.Sprintf("%s: process %d: %.200s", h.Name, p.PID, p.Command)] = true
 		}
 		files, err := h.Files()
@@ -214,7 +217,8 @@ func (r *rig) look(ctx context.Context) (belongings, error) {
 	return found, nil
 }
 
-// flinksOwn says whether a file, by its path below /tmp, is one of those that a TaskManager keeps while it runs.
+// flinksOwn says whether a file, by its path below /tmp, is one of those that a TaskManager keeps while it runs, and that one
+// leaves which is killed.
 func flinksOwn(path string) bool {
 	if strings.HasPrefix(path, "hsperfdata_") {
 		return true // every JVM's
@@ -227,7 +231,8 @@ func flinksOwn(path string) bool {
 	if !ok {
 		return false
 	}
-	for _, prefix := range []string{"tm_", "flink-io-", "flink-netty-shuffle-", "flink-dist-cache-", "localState", "liblz4-java-"} {
+	for _, prefix := range []string{"tm_", "flink-io-", "flink-netty-shuffle-", "flink-dist-cache-", "localState", "liblz4-java-",
+		"flink-rpc-akka", "flink-rpc-pekko", "jaas-"} {
 		if strings.HasPrefix(rest, prefix) {
 			return true
 		}
