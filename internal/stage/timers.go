@@ -137,7 +137,7 @@ func (k *kept) name(t *timer) []byte {
 // cutName is the reverse of name. A family that the transform has no longer is an error.
 func (k *kept) cutName(b []byte) (t timer, err error) {
 	var family []byte
-	ok := true
+	var ok bool
 	for _, part := range []*[]byte{&t.key, &t.window, &family, &t.tag} {
 		if *part, b, ok = cutPart(b); !ok {
 			return t, errors.New("a timer's name in the store is cut short")

@@ -72,12 +72,12 @@ func (h *host) step(t *testing.T, line string) string {
 	h.log.Reset()
 	words := strings.Fields(line)
 	was := h.now.Output
-	switch {
-	case words[0] == "watermark":
+	switch words[0] {
+	case "watermark":
 		h.watermark(number(t, words[1]))
-	case words[0] == "clock":
+	case "clock":
 		h.clock(number(t, words[1]))
-	case words[0] == "others":
+	case "others":
 		h.others = number(t, words[2])
 		h.tell()
 	default:

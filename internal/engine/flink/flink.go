@@ -98,7 +98,7 @@ func (e *Engine) Check(ctx context.Context, _ *pipepb.Pipeline, p *plan.Plan, pa
 		errs = append(errs, err)
 	}
 	if cluster.TaskManagers == 0 {
-		errs = append(errs, fmt.Errorf("Flink at %s has no TaskManager: start one, and look at its log if it does not register", e.rest.base))
+		errs = append(errs, fmt.Errorf("the Flink at %s has no TaskManager: start one, and look at its log if it does not register", e.rest.base))
 	}
 	return errors.Join(errs...)
 }
@@ -106,7 +106,7 @@ func (e *Engine) Check(ctx context.Context, _ *pipepb.Pipeline, p *plan.Plan, pa
 func (e *Engine) adapter(cluster overview) (string, error) {
 	adapter, err := adapterFor(cluster.Version)
 	if err != nil {
-		return "", fmt.Errorf("Flink at %s: %w", e.rest.base, err)
+		return "", fmt.Errorf("the Flink at %s: %w", e.rest.base, err)
 	}
 	return adapter, nil
 }

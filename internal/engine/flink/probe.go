@@ -56,7 +56,7 @@ func (e *Engine) Probe(ctx context.Context, p submission.Probe) (hosts []Host, t
 		return nil, 0, err
 	}
 	if cluster.Free == 0 {
-		return nil, 0, fmt.Errorf("Flink at %s has no free slot, of %d: its hosts can be tried when a job has ended", e.rest.base, cluster.Slots)
+		return nil, 0, fmt.Errorf("the Flink at %s has no free slot, of %d: its hosts can be tried when a job has ended", e.rest.base, cluster.Slots)
 	}
 	pack, err := json.Marshal(p)
 	if err != nil {
@@ -101,7 +101,7 @@ func (e *Engine) awaitProbe(ctx context.Context, id string) error {
 			if err == nil && len(all) > 0 {
 				err = errors.New(explain(all[0]))
 			}
-			return fmt.Errorf("Flink at %s: the probe of its hosts is %s: %w", e.rest.base, state, err)
+			return fmt.Errorf("the Flink at %s: the probe of its hosts is %s: %w", e.rest.base, state, err)
 		}
 		select {
 		case <-ticker.C:
@@ -110,7 +110,7 @@ func (e *Engine) awaitProbe(ctx context.Context, id string) error {
 			stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 			defer cancel()
 			err := e.rest.call(stop, callTimeout, "cancel the probe", http.MethodPatch, "/jobs/"+id+"?mode=cancel", nil, nil)
-			return errors.Join(fmt.Errorf("Flink at %s: the probe of its hosts did not end within %v", e.rest.base, probeTimeout), err)
+			return errors.Join(fmt.Errorf("the Flink at %s: the probe of its hosts did not end within %v", e.rest.base, probeTimeout), err)
 		}
 	}
 }

@@ -42,7 +42,7 @@ type statusError struct {
 }
 
 func (e *statusError) Error() string {
-	return fmt.Sprintf("Flink at %s: %s: %s (HTTP %d)", e.address, e.what, e.text, e.code)
+	return fmt.Sprintf("the Flink at %s: %s: %s (HTTP %d)", e.address, e.what, e.text, e.code)
 }
 
 // notFound tells whether Flink says that it does not have something.
@@ -84,17 +84,17 @@ func (r *rest) send(ctx context.Context, timeout time.Duration, what, method, pa
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, method, r.base+path, body)
 	if err != nil {
-		return fmt.Errorf("Flink at %s: %s: %w", r.base, what, err)
+		return fmt.Errorf("the Flink at %s: %s: %w", r.base, what, err)
 	}
 	request.Header.Set("Content-Type", contentType)
 	response, err := r.http.Do(request)
 	if err != nil {
-		return fmt.Errorf("Flink at %s cannot be reached from %s: %s: %w", r.base, hostname(), what, cause(err))
+		return fmt.Errorf("the Flink at %s cannot be reached from %s: %s: %w", r.base, hostname(), what, cause(err))
 	}
 	defer response.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(response.Body, answerBytes))
 	if err != nil {
-		return fmt.Errorf("Flink at %s: %s: read the answer: %w", r.base, what, err)
+		return fmt.Errorf("the Flink at %s: %s: read the answer: %w", r.base, what, err)
 	}
 	if response.StatusCode >= 300 {
 		return &statusError{address: r.base, what: what, code: response.StatusCode, text: complaint(answer)}
@@ -103,7 +103,7 @@ func (r *rest) send(ctx context.Context, timeout time.Duration, what, method, pa
 		return nil
 	}
 	if err := json.Unmarshal(answer, out); err != nil {
-		return fmt.Errorf("Flink at %s: %s: the answer is no JSON that Flink would give; is this a JobManager's REST API? %w", r.base, what, err)
+		return fmt.Errorf("the Flink at %s: %s: the answer is no JSON that Flink would give; is this a JobManager's REST API? %w", r.base, what, err)
 	}
 	return nil
 }
@@ -148,7 +148,7 @@ func (r *rest) upload(ctx context.Context, path string) (string, error) {
 		}
 		writer.CloseWithError(err)
 	}()
-	defer reader.Close()
+	defer func() { reader.CloseWithError(io.ErrClosedPipe) }() // nobody writes to a pipe that is not read any more
 	var answer struct {
 		Filename string `json:"filename"`
 	}
@@ -208,7 +208,7 @@ func (r *rest) defaultParallelism(ctx context.Context) (int, error) {
 		}
 		n, err := strconv.Atoi(strings.TrimSpace(entry.Value))
 		if err != nil || n < 1 {
-			return 0, fmt.Errorf("Flink at %s: its configuration has parallelism.default %q, which is no number of tasks", r.base, entry.Value)
+			return 0, fmt.Errorf("the Flink at %s: its configuration has parallelism.default %q, which is no number of tasks", r.base, entry.Value)
 		}
 		return n, nil
 	}

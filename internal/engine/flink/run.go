@@ -109,7 +109,7 @@ func (r *run) main() {
 		case r.ctx.Err() != nil:
 			return
 		case notFound(err):
-			r.fail(fmt.Sprintf("Flink at %s does not know the job %s any more: was its JobManager restarted without high availability?", r.engine.rest.base, r.id))
+			r.fail(fmt.Sprintf("the Flink at %s does not know the job %s any more: was its JobManager restarted without high availability?", r.engine.rest.base, r.id))
 			return
 		case err != nil:
 			if r.unreachable(err) {
@@ -161,7 +161,7 @@ func (r *run) unreachable(err error) bool {
 		r.silent = now
 	}
 	if silence := now.Sub(r.silent); silence > patience {
-		r.fail(fmt.Sprintf("Flink has not answered for %v; whether the job still runs there as %s is not known: %v", silence.Round(time.Second), r.id, err))
+		r.fail(fmt.Sprintf("the Flink has not answered for %v; whether the job still runs there as %s is not known: %v", silence.Round(time.Second), r.id, err))
 		return true
 	}
 	if now.Sub(r.told) > tellEvery {

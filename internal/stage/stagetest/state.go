@@ -206,7 +206,7 @@ func stateOfFailedBundle(t *testing.T, open Open) {
 			}
 		}
 		if n++; n == 1 && err == nil {
-			if err = b.SetTimers(timersOf("t", timer{key: "a", fires: 5})); err == nil {
+			if err = b.SetTimers(timersOf(timer{key: "a", fires: 5})); err == nil {
 				err = errors.New("once")
 			}
 		}

@@ -145,7 +145,7 @@ func putOut(b *sdk.Bundle, t timer) error {
 
 func eventTimerHolds(t *testing.T, open Open) {
 	h := &history{onTimer: putOut, onElement: func(b *sdk.Bundle, e sdk.Element, key, _ string) error {
-		return b.SetTimers(timersOf("t", timer{key: key, fires: e.Timestamp + 10}))
+		return b.SetTimers(timersOf(timer{key: key, fires: e.Timestamp + 10}))
 	}}
 	r := start(t, open, setup{pipeline: keptStream("global", "timers"), script: h.script})
 	r.group(record(record(nil, 1, "a", "x"), 2, "b", "x"))
@@ -167,7 +167,7 @@ func eventTimerHolds(t *testing.T, open Open) {
 
 func processingTimerWakes(t *testing.T, open Open) {
 	h := &history{onTimer: putOut, onElement: func(b *sdk.Bundle, e sdk.Element, key, _ string) error {
-		return b.SetTimers(timersOf("t", timer{key: key, fires: 1000}))
+		return b.SetTimers(timersOf(timer{key: key, fires: 1000}))
 	}}
 	r := start(t, open, setup{pipeline: keptStream("global", "timers=processing"), script: h.script})
 	r.clock(500)
@@ -188,7 +188,7 @@ func processingTimerWakes(t *testing.T, open Open) {
 func timerDueAtOnce(t *testing.T, open Open) {
 	for _, domain := range []string{"timers", "timers=processing"} {
 		h := &history{onTimer: putOut, onElement: func(b *sdk.Bundle, e sdk.Element, key, _ string) error {
-			return b.SetTimers(timersOf("t", timer{key: key, fires: 5}))
+			return b.SetTimers(timersOf(timer{key: key, fires: 5}))
 		}}
 		r := start(t, open, setup{pipeline: keptStream("global", domain), script: h.script})
 		r.clock(10)
@@ -202,7 +202,7 @@ func timerDueAtOnce(t *testing.T, open Open) {
 
 func quietAfterTimers(t *testing.T, open Open) {
 	h := &history{onTimer: putOut, onElement: func(b *sdk.Bundle, e sdk.Element, key, _ string) error {
-		return b.SetTimers(timersOf("t", timer{key: key, fires: 1000}))
+		return b.SetTimers(timersOf(timer{key: key, fires: 1000}))
 	}}
 	r := start(t, open, setup{pipeline: keptStream("global", "timers=processing"), script: h.script})
 	r.clock(500)
@@ -218,7 +218,7 @@ func quietAfterTimers(t *testing.T, open Open) {
 
 func drainedTimers(t *testing.T, open Open) {
 	h := &history{onTimer: putOut, onElement: func(b *sdk.Bundle, e sdk.Element, key, _ string) error {
-		return b.SetTimers(timersOf("t", timer{key: key, fires: 1000}))
+		return b.SetTimers(timersOf(timer{key: key, fires: 1000}))
 	}}
 	r := start(t, open, setup{pipeline: keptStream("global", "timers=processing"), script: h.script})
 	r.clock(500)
@@ -348,7 +348,7 @@ func snapshotOfState(t *testing.T, open Open) {
 			if value != "1" {
 				return nil
 			}
-			return b.SetTimers(timersOf("t", timer{key: key, fires: 50}))
+			return b.SetTimers(timersOf(timer{key: key, fires: 50}))
 		}); err != nil {
 			return err
 		}

@@ -32,8 +32,8 @@ type timer struct {
 	clear    bool
 }
 
-// timersOf are timers of a family of the transform "work".
-func timersOf(family string, timers ...timer) sdk.Timers {
+// timersOf are timers of the transform "work", of its family "t".
+func timersOf(timers ...timer) sdk.Timers {
 	var b []byte
 	for _, t := range timers {
 		b = sdk.String(sdk.String(b, t.key), t.tag)
@@ -45,7 +45,7 @@ func timersOf(family string, timers ...timer) sdk.Timers {
 		b = coder.AppendTimestamp(coder.AppendTimestamp(append(b, 0), t.fires), t.fires)
 		b = coder.AppendPane(b, coder.NoFiring)
 	}
-	return sdk.Timers{Transform: "work", Family: family, Data: b}
+	return sdk.Timers{Transform: "work", Family: "t", Data: b}
 }
 
 // readTimers takes timers of string keys apart, in windows of the size.
@@ -122,7 +122,7 @@ func (h *history) check(t *testing.T, want string) {
 
 func timersInOrder(t *testing.T, open Open) {
 	h := &history{onElement: func(b *sdk.Bundle, _ sdk.Element, key, _ string) error {
-		return b.SetTimers(timersOf("t", timer{key: key, tag: "b", fires: 20}, timer{key: key, tag: "a", fires: 10}, timer{key: key, tag: "c", fires: 30}))
+		return b.SetTimers(timersOf(timer{key: key, tag: "b", fires: 20}, timer{key: key, tag: "a", fires: 10}, timer{key: key, tag: "c", fires: 30}))
 	}}
 	r := start(t, open, setup{pipeline: keeper("global", "timers"), script: h.script})
 	r.group(pairs("k=x"))
@@ -132,10 +132,10 @@ func timersInOrder(t *testing.T, open Open) {
 
 func timerSetAgain(t *testing.T, open Open) {
 	h := &history{onElement: func(b *sdk.Bundle, _ sdk.Element, key, _ string) error {
-		if err := b.SetTimers(timersOf("t", timer{key: key, fires: 10}, timer{key: key, fires: 30})); err != nil {
+		if err := b.SetTimers(timersOf(timer{key: key, fires: 10}, timer{key: key, fires: 30})); err != nil {
 			return err
 		}
-		return b.SetTimers(timersOf("t", timer{key: key, fires: 20}))
+		return b.SetTimers(timersOf(timer{key: key, fires: 20}))
 	}}
 	r := start(t, open, setup{pipeline: keeper("global", "timers"), bundleBytes: 1, script: h.script})
 	r.group(pairs("k=x k=y"))
@@ -145,7 +145,7 @@ func timerSetAgain(t *testing.T, open Open) {
 
 func timerCleared(t *testing.T, open Open) {
 	h := &history{onElement: func(b *sdk.Bundle, _ sdk.Element, key, value string) error {
-		return b.SetTimers(timersOf("t", timer{key: key, fires: 10, clear: value == "clear"}, timer{key: key, tag: "other", fires: 5}))
+		return b.SetTimers(timersOf(timer{key: key, fires: 10, clear: value == "clear"}, timer{key: key, tag: "other", fires: 5}))
 	}}
 	r := start(t, open, setup{pipeline: keeper("global", "timers"), bundleBytes: 1, script: h.script})
 	r.group(pairs("k=set k=clear"))
@@ -155,13 +155,13 @@ func timerCleared(t *testing.T, open Open) {
 
 func timerChangesTimers(t *testing.T, open Open) {
 	h := &history{onElement: func(b *sdk.Bundle, _ sdk.Element, key, _ string) error {
-		return b.SetTimers(timersOf("t", timer{key: key, tag: "a", fires: 10}, timer{key: key, tag: "b", fires: 20}))
+		return b.SetTimers(timersOf(timer{key: key, tag: "a", fires: 10}, timer{key: key, tag: "b", fires: 20}))
 	}}
 	h.onTimer = func(b *sdk.Bundle, t timer) error {
 		if t.tag != "a" {
 			return nil
 		}
-		return b.SetTimers(timersOf("t", timer{key: t.key, tag: "b", clear: true}, timer{key: t.key, tag: "early", fires: 5}, timer{key: t.key, tag: "same", fires: 10}))
+		return b.SetTimers(timersOf(timer{key: t.key, tag: "b", clear: true}, timer{key: t.key, tag: "early", fires: 5}, timer{key: t.key, tag: "same", fires: 10}))
 	}
 	r := start(t, open, setup{pipeline: keeper("global", "timers"), script: h.script})
 	r.group(pairs("k=x"))
@@ -172,7 +172,7 @@ func timerChangesTimers(t *testing.T, open Open) {
 func timersByTag(t *testing.T, open Open) {
 	first, second := interval(0, 10), interval(10, 20)
 	h := &history{windowSize: len(first), onElement: func(b *sdk.Bundle, e sdk.Element, key, value string) error {
-		return b.SetTimers(timersOf("t", timer{key: key, tag: value, window: e.Windows, fires: int64(len(value))}))
+		return b.SetTimers(timersOf(timer{key: key, tag: value, window: e.Windows, fires: int64(len(value))}))
 	}}
 	r := start(t, open, setup{pipeline: keeper("fixed", "timers"), script: h.script})
 	r.group(windowedRecord(windowedRecord(windowedRecord(nil, 1, first, "k", "a"), 1, first, "k", "bb"), 11, second, "k", "ccc"))
@@ -183,13 +183,13 @@ func timersByTag(t *testing.T, open Open) {
 func processingTimeEnds(t *testing.T, open Open) {
 	n := 0
 	h := &history{onElement: func(b *sdk.Bundle, _ sdk.Element, key, _ string) error {
-		return b.SetTimers(timersOf("t", timer{key: key, fires: 1 << 50}))
+		return b.SetTimers(timersOf(timer{key: key, fires: 1 << 50}))
 	}}
 	h.onTimer = func(b *sdk.Bundle, t timer) error {
 		if n++; n == 3 {
 			return nil
 		}
-		return b.SetTimers(timersOf("t", timer{key: t.key, fires: t.fires + 1}))
+		return b.SetTimers(timersOf(timer{key: t.key, fires: t.fires + 1}))
 	}
 	r := start(t, open, setup{pipeline: keeper("global", "timers=processing"), script: h.script})
 	r.group(pairs("k=x"))
@@ -200,7 +200,7 @@ func processingTimeEnds(t *testing.T, open Open) {
 func windowExpires(t *testing.T, open Open) {
 	w := interval(0, 10)
 	h := &history{windowSize: len(w), onElement: func(b *sdk.Bundle, e sdk.Element, key, value string) error {
-		return b.SetTimers(timersOf("t", timer{key: key, tag: "last", window: e.Windows, fires: 9}))
+		return b.SetTimers(timersOf(timer{key: key, tag: "last", window: e.Windows, fires: 9}))
 	}}
 	r := start(t, open, setup{pipeline: keeper("fixed", "timers expiry"), script: h.script})
 	r.group(windowedRecord(nil, 1, w, "k", "x"))
@@ -210,7 +210,7 @@ func windowExpires(t *testing.T, open Open) {
 
 func timerPastEnd(t *testing.T, open Open) {
 	h := &history{onElement: func(b *sdk.Bundle, _ sdk.Element, key, _ string) error {
-		return b.SetTimers(timersOf("t", timer{key: key, fires: coder.MaxTimestamp + 1}))
+		return b.SetTimers(timersOf(timer{key: key, fires: coder.MaxTimestamp + 1}))
 	}}
 	r := start(t, open, setup{pipeline: keeper("global", "timers"), script: h.script})
 	r.group(pairs("k=x"))
@@ -221,7 +221,7 @@ func timerPastEnd(t *testing.T, open Open) {
 }
 
 func timerGarbage(t *testing.T, open Open) {
-	whole := timersOf("t", timer{key: "k", tag: "tag", fires: 1})
+	whole := timersOf(timer{key: "k", tag: "tag", fires: 1})
 	for size := 1; size < len(whole.Data); size++ {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			r := start(t, open, setup{pipeline: keeper("global", "timers"), script: func(b *sdk.Bundle) error {
