@@ -88,11 +88,11 @@ func Start(ctx context.Context, o Options) (c *Cluster, err error) {
 	} else {
 		c.Plain = noNamespaces()
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, c.end())
+	defer func(begun *Cluster) {
+		if err != nil { // and c is nil by then
+			err = errors.Join(err, begun.end())
 		}
-	}()
+	}(c)
 	if err := c.address(); err != nil {
 		return nil, err
 	}
