@@ -17,7 +17,6 @@ import (
 	"log/slog"
 	"net/http"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 
@@ -53,9 +52,17 @@ type Config struct {
 // DefaultKeyGroups is Flink's own default for the maximum parallelism of small jobs.
 const DefaultKeyGroups = 128
 
-// restarts is how often Flink starts failed tasks anew, a second after each failure: a worker that is lost, a TaskManager.
-// Failures of user code that will come again are not among them (trestle.flink.JobFailed).
-const restarts = 4
+// restarts is how Flink starts failed tasks anew: after 1, 2, 4, 8, 10 and 10 seconds, six times in all. The first ones are for a
+// worker that is lost. The others are for a TaskManager: Flink takes up to twenty seconds (two heartbeats) to notice that
+// it is gone, and sends it the tasks again and again until then. Failures of user code that will come again are not among
+// them (trestle.flink.JobFailed).
+var restarts = map[string]string{
+	"restart-strategy.type":                                            "exponential-delay",
+	"restart-strategy.exponential-delay.initial-backoff":               "1 s",
+	"restart-strategy.exponential-delay.backoff-multiplier":            "2.0",
+	"restart-strategy.exponential-delay.max-backoff":                   "10 s",
+	"restart-strategy.exponential-delay.attempts-before-reset-backoff": "6",
+}
 
 // Engine is a Flink cluster.
 type Engine struct {
@@ -155,11 +162,7 @@ func (e *Engine) encode(j engine.Job) (string, error) {
 	}
 	graph := submission.Graph{
 		Name: j.Name, Parallelism: j.Parallelism, KeyGroups: e.cfg.KeyGroups, Plan: j.Plan, Job: encoded,
-		Settings: map[string]string{
-			"restart-strategy.type":                 "fixed-delay",
-			"restart-strategy.fixed-delay.attempts": strconv.Itoa(restarts),
-			"restart-strategy.fixed-delay.delay":    "1 s",
-		},
+		Settings: restarts,
 	}
 	return base64.StdEncoding.EncodeToString(graph.Encode()), nil
 }
