@@ -24,6 +24,8 @@ type BundleSpec struct {
 	// Due, by index in Timers, are encoded timers that are to fire: with Elements they travel inside the instruction, and
 	// may do so without Elements.
 	Due [][]byte
+	// CacheTokens say which of what the bundle reads from state the harness may keep for other bundles with the same token.
+	CacheTokens []*fnpb.ProcessBundleRequest_CacheToken
 	// Sinks are the ids of the descriptor's sink transforms: the bundle is done when each has ended its output.
 	Sinks []string
 	// Receive takes the output of a sink, in order. Calls are serialised; data is valid until Receive returns. An
@@ -93,7 +95,9 @@ func (s *Session) StartBundle(ctx context.Context, spec BundleSpec) (*Bundle, er
 	err := s.sendInstruction(b.ctx, &fnpb.InstructionRequest{
 		InstructionId: b.id,
 		Request: &fnpb.InstructionRequest_ProcessBundle{
-			ProcessBundle: &fnpb.ProcessBundleRequest{ProcessBundleDescriptorId: spec.Descriptor, Elements: embedded(b.id, spec)},
+			ProcessBundle: &fnpb.ProcessBundleRequest{
+				ProcessBundleDescriptorId: spec.Descriptor, CacheTokens: spec.CacheTokens, Elements: embedded(b.id, spec),
+			},
 		},
 	})
 	if err != nil {

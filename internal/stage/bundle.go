@@ -33,6 +33,7 @@ type bundles struct {
 	state   *stateServer
 	splits  *coder.Windowed // of the input, if that can be split while it is processed
 	embeds  bool            // the SDK takes elements inside the instruction
+	tokens  []*fnpb.ProcessBundleRequest_CacheToken
 
 	session    *fnapi.Session // nil before the first bundle, and when it was lost
 	descriptor string
@@ -64,6 +65,7 @@ func newBundles(s Spec, o *outlets) (_ *bundles, err error) {
 	environment := s.Plan.Pipeline.GetComponents().GetEnvironments()[s.Stage.Environment]
 	b.embeds = slices.Contains(environment.GetCapabilities(), urn.ProtocolControlRequestElements)
 	b.state = &stateServer{views: s.Views, stage: s.Stage}
+	b.tokens = cacheTokens(s)
 	if s.Stage.Input.Splittable {
 		if b.splits, err = coder.CompileWindowed(s.coders(), s.Stage.Input.Coder); err != nil {
 			return nil, err
@@ -139,7 +141,8 @@ func (b *bundles) begin(ctx context.Context, embed bool) error {
 		Receive: func(ctx context.Context, sink string, data []byte) error {
 			return asOwn(outlets.write(ctx, b.sinks[sink], data))
 		},
-		State: b.state.answer,
+		State:       b.state.answer,
+		CacheTokens: b.tokens,
 	}
 	if b.kept != nil {
 		spec.Timers, spec.ReceiveTimers = b.kept.families, b.kept.setTimers

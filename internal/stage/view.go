@@ -1,6 +1,7 @@
 package stage
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"sync"
@@ -32,6 +33,7 @@ type Views struct {
 	plan   *plan.Plan
 	stage  *plan.Stage
 	store  *shuffle.Store
+	token  []byte // see cacheTokens
 	mu     sync.Mutex
 	views  []view
 	ended  []bool
@@ -40,7 +42,7 @@ type Views struct {
 
 // NewViews makes a stage's side inputs, to be filled by its tasks.
 func NewViews(p *plan.Plan, s *plan.Stage, store *shuffle.Store) (*Views, error) {
-	v := &Views{plan: p, stage: s, store: store, ended: make([]bool, len(s.SideInputs)), failed: make([]error, len(s.SideInputs))}
+	v := &Views{plan: p, stage: s, store: store, token: []byte(rand.Text()), ended: make([]bool, len(s.SideInputs)), failed: make([]error, len(s.SideInputs))}
 	for _, in := range s.SideInputs {
 		made, err := newView(p, in, store)
 		if err != nil {

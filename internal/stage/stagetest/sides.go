@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
@@ -35,6 +36,7 @@ var sideInputCases = []testCase{
 	{"a large side input comes in pages", sidesInPages},
 	{"a side input cannot be read before its end", sidesBeforeTheirEnd},
 	{"all tasks see the side inputs that one of them was given", sidesAreShared},
+	{"what was read of side inputs may be kept for other bundles, as long as they are the same", sidesMayBeKept},
 	{"a side input takes nothing after its end", sidesAfterTheirEnd},
 	{"a side input is not read in another way than declared", sidesReadWrongly},
 	{"a side input of a grouping stage", sidesOfGroups},
@@ -173,6 +175,40 @@ func sidesAreShared(t *testing.T, open Open) {
 	want := []string{"a c d", "k l", "a c d", "k l", "a c d", "k l"}
 	if d := cmp.Diff(want, r.values(r.exchange("out", "next"))); d != "" {
 		t.Errorf("side inputs (-want +got):\n%s", d)
+	}
+}
+
+func sidesMayBeKept(t *testing.T, open Open) {
+	seen := map[string][]string{} // the side inputs that a token is for, bundle by bundle
+	var mu sync.Mutex
+	for range 2 {
+		r := start(t, open, setup{pipeline: sided, parallelism: 2, bundleBytes: 1, script: func(b *sdk.Bundle) error {
+			mu.Lock()
+			for _, token := range b.Tokens {
+				side := token.GetSideInput()
+				seen[string(token.GetToken())] = append(seen[string(token.GetToken())], side.GetTransformId()+"/"+side.GetSideInputId())
+			}
+			mu.Unlock()
+			return identity(b)
+		}})
+		r.fill()
+		for _, task := range r.tasks {
+			if err := task.Process(r.ctx, stage.Delivery{}, records("x")); err != nil {
+				t.Fatal(err)
+			}
+			if err := task.End(r.ctx, stage.MainInput); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	want := []string{"work/list", "work/map", "work/list", "work/map"}
+	if len(seen) != 2 {
+		t.Errorf("tokens %q; want one for each of two runs", seen)
+	}
+	for token, sides := range seen {
+		if d := cmp.Diff(want, sides); token == "" || d != "" {
+			t.Errorf("token %q (-want +got):\n%s", token, d)
+		}
 	}
 }
 

@@ -20,6 +20,8 @@ type Bundle struct {
 	ID string
 	// Descriptor is what the harness was told to run.
 	Descriptor *fnpb.ProcessBundleDescriptor
+	// Tokens say what the harness may keep of what it reads.
+	Tokens []*fnpb.ProcessBundleRequest_CacheToken
 	// Response is what the bundle will be answered with. When it holds elements, they are all of the output.
 	Response *fnpb.ProcessBundleResponse
 

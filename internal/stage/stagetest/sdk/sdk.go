@@ -100,6 +100,7 @@ func (h *Harness) readControl() {
 		case *fnpb.InstructionRequest_ProcessBundle:
 			b := h.bundle(r.GetInstructionId())
 			b.embedded = i.ProcessBundle.GetElements().GetData()
+			b.Tokens = i.ProcessBundle.GetCacheTokens()
 			b.fire(i.ProcessBundle.GetElements().GetTimers())
 			h.mu.Lock()
 			h.started++
