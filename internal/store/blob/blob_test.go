@@ -115,9 +115,9 @@ func TestOpenErrors(t *testing.T) {
 		"s3://user:secret@b?bogus=1":                              {"open bucket s3://b: credentials do not belong in the URL (user information)", "AWS_ACCESS_KEY_ID"},
 		"s3://b/p?x_access_key=secret":                            {"open bucket s3://b/p: credentials do not belong in the URL (parameter x_access_key)"},
 		"s3://b?prefix=a/b":                                       {"open bucket s3://b?prefix=a/b: write the prefix as the path: s3://b/a/b"},
-		"hdfs:///path":     {"open bucket hdfs:///path: it names no NameNode"},
-		"hdfs://h/p?x=1":   {`unknown query parameter "x"`},
-		"gs://b/p?x=1":     {`unknown query parameter "x"`},
+		"hdfs:///path":                                            {"open bucket hdfs:///path: it names no NameNode"},
+		"hdfs://h/p?x=1":                                          {`unknown query parameter "x"`},
+		"gs://b/p?x=1":                                            {`unknown query parameter "x"`},
 		"file:///shared#1":                                        {"write # as %23"},
 	} {
 		b, err := blob.Open(t.Context(), location, blob.Options{})
