@@ -85,13 +85,17 @@ func (r *rig) taskManagers() (hosts []*cluster.Host) {
 	return hosts
 }
 
-// startPool starts Beam Python's own worker pool on a host.
+// startPool starts Beam Python's own worker pool on a host. By itself it starts workers that know nothing of a pipeline's
+// options, and so of no S3 that is not Amazon's; given a program that keeps Beam's container contract, it starts that.
 func (r *rig) startPool(ctx context.Context, h *cluster.Host) error {
 	bin := filepath.Join(r.sdks.Python, "bin")
-	p, err := h.Start(cluster.Command{Name: "pool",
-		Argv: []string{filepath.Join(bin, "python"), "-m", "apache_beam.runners.worker.worker_pool_main", fmt.Sprintf("--service_port=%d", poolPort)},
-		// It starts the `python` of the PATH.
-		Env: []string{"PATH=" + bin + ":" + os.Getenv("PATH")}})
+	boot := filepath.Join(h.Dir(), "boot")
+	script := fmt.Sprintf("#!/bin/sh\nexec %s boot python --python %s \"$@\"\n", r.trestle, filepath.Join(bin, "python"))
+	if err := os.WriteFile(h.Outside(boot), []byte(script), 0o755); err != nil {
+		return err
+	}
+	p, err := h.Start(cluster.Command{Name: "pool", Argv: []string{filepath.Join(bin, "python"), "-m",
+		"apache_beam.runners.worker.worker_pool_main", fmt.Sprintf("--service_port=%d", poolPort), "--container_executable=" + boot}})
 	if err != nil {
 		return err
 	}
