@@ -104,7 +104,7 @@ func TestAnOverlayIsAMap(t *testing.T) {
 				}
 			},
 			"": func(t *rapid.T) {
-				m.check(t, o, []byte{}, []byte("99"))
+				m.check(t, o, []byte("0"), []byte("99"))
 				if (len(m.staged) > 0) && o.Size() < 0 {
 					t.Fatalf("size %d", o.Size())
 				}

@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -89,19 +90,15 @@ func (l logger) Fatalf(f string, a ...any) { l.log.Error(fmt.Sprintf("store: "+f
 
 // narrow removes all keys that are not from lo on and before hi.
 func (s *Store) narrow(lo, hi []byte) error {
-	spans := []span{{nil, lo}}
+	spans := []span{{[]byte{0}, lo}}
 	if hi != nil {
 		spans = append(spans, span{hi, sequence})
 	}
 	for _, out := range spans {
-		if len(out.hi) == 0 {
+		if bytes.Compare(out.lo, out.hi) >= 0 {
 			continue
 		}
-		first := out.lo
-		if first == nil {
-			first = []byte{}
-		}
-		if err := s.db.DeleteRange(first, out.hi, pebble.NoSync); err != nil {
+		if err := s.db.DeleteRange(out.lo, out.hi, pebble.NoSync); err != nil {
 			return fmt.Errorf("store: leave out what others own: %w", err)
 		}
 	}

@@ -41,7 +41,7 @@ func (f *fixture) open(name string, from []string, lo, hi []byte) (*Store, *Over
 func (f *fixture) all(o *Overlay) string {
 	f.t.Helper()
 	var b strings.Builder
-	if err := o.Scan([]byte{}, []byte{0xff}, func(k, v []byte) (bool, error) {
+	if err := o.Scan([]byte{0}, []byte{0xff}, func(k, v []byte) (bool, error) {
 		fmt.Fprintf(&b, "%s=%d ", k, len(v))
 		return true, nil
 	}); err != nil {
@@ -110,13 +110,13 @@ func TestHeirsGetTheirShares(t *testing.T) {
 		{[]string{low}, "b", "", "b=1 c=1"},
 		{[]string{low}, "a", "b", "a=1"},
 		{[]string{low, high}, "b", "e", "b=1 c=1 d=500"},
-		{[]string{low, high}, "", "", "a=1 b=1 c=1 d=500 e=500 f=500"},
+		{[]string{low, high}, "\x00", "", "a=1 b=1 c=1 d=500 e=500 f=500"},
 	} {
 		var hi []byte
 		if c.hi != "" {
 			hi = []byte(c.hi)
 		}
-		_, o := f.open(fmt.Sprint("heir of ", len(c.from), c.lo, c.hi), c.from, []byte(c.lo), hi)
+		_, o := f.open(fmt.Sprintf("heir of %d, %x to %x", len(c.from), c.lo, c.hi), c.from, []byte(c.lo), hi)
 		if got := f.all(o); got != c.want {
 			t.Errorf("from %d checkpoints, %q to %q: %s, want %s", len(c.from), c.lo, c.hi, got, c.want)
 		}
