@@ -73,6 +73,7 @@ var transitions = map[State]map[Event]State{
 		Cancelled:   jobpb.JobState_CANCELLED,
 	},
 	jobpb.JobState_RUNNING: {
+		Running:     jobpb.JobState_RUNNING, // by an engine that goes on with it for another server
 		CancelAsked: jobpb.JobState_CANCELLING,
 		DrainAsked:  jobpb.JobState_DRAINING,
 		Done:        jobpb.JobState_DONE,

@@ -18,16 +18,18 @@ import (
 func (s *Server) engines(running string) ([]engine.Engine, error) {
 	cfg := s.cfg
 	all := []engine.Engine{local.New(local.Config{
-		Fn:          s.fn,
-		Endpoint:    s.endpoint,
-		Containers:  cfg.Containers,
-		Dir:         running,
-		Memory:      s.memory,
-		Parallelism: cfg.Parallelism,
-		BundleBytes: cfg.Trial.BundleBytes,
-		Attempts:    cfg.Trial.Attempts,
-		Files:       cfg.Trial.Files,
-		Log:         cfg.Log,
+		Fn:            s.fn,
+		Endpoint:      s.endpoint,
+		Containers:    cfg.Containers,
+		Dir:           running,
+		Snapshots:     filepath.Join(cfg.Data, "snapshots"),
+		SnapshotEvery: cfg.SnapshotEvery,
+		Memory:        s.memory,
+		Parallelism:   cfg.Parallelism,
+		BundleBytes:   cfg.Trial.BundleBytes,
+		Attempts:      cfg.Trial.Attempts,
+		Files:         cfg.Trial.Files,
+		Log:           cfg.Log,
 	})}
 	if cfg.Flink != "" {
 		e, err := newFlink(cfg, s.endpoint)

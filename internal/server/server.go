@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -45,6 +46,8 @@ type Config struct {
 	// Keep is how long the histories of jobs are kept that have ended, and the artifacts in Data that no kept job was given.
 	// Negative is for ever. Default: DefaultKeep.
 	Keep time.Duration
+	// SnapshotEvery is how often the state of a running streaming job is made safe. Default: local.DefaultSnapshotEvery.
+	SnapshotEvery time.Duration
 	// Parallelism is the number of tasks of a stage on the embedded engine. Default: the number of cores.
 	Parallelism int
 	// Flink is the URL of the REST API of a Flink cluster that jobs can be run on. Default: none.
@@ -141,6 +144,11 @@ func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
 	if cfg.Staging != defaultStaging(cfg.Data) {
 		run.staging = s.bucket
 	}
+	// What lies in running before the data folder is locked is a killed server's.
+	left, err := os.ReadDir(running)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
 	s.jobs, err = jobapi.Open(jobapi.Config{
 		Dir:              cfg.Data,
 		Runner:           run,
@@ -151,9 +159,10 @@ func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	// The data folder is locked from here on: what lies in running is a killed server's.
-	if err := os.RemoveAll(running); err != nil {
-		return nil, fmt.Errorf("sweep what an earlier server left: %w", err)
+	for _, e := range left {
+		if err := os.RemoveAll(filepath.Join(running, e.Name())); err != nil {
+			return nil, fmt.Errorf("sweep what an earlier server left: %w", err)
+		}
 	}
 	s.grpc = grpc.NewServer(fnapi.ServerOptions()...)
 	s.fn.Register(s.grpc)

@@ -43,8 +43,10 @@ type bundles struct {
 	tries      tries
 	residuals  []residual // work that the harness gave back
 	later      *later     // the same in a stage of a streaming plan that can have it; nil in others
-	kept       *kept      // of a stage with state; nil otherwise
-	due        [][]byte   // timers that the bundle under way is to fire, by family
+	commits    bool       // bundles are finalized when a snapshot that has their effects is safe
+	unsafe     []finalization
+	kept       *kept    // of a stage with state; nil otherwise
+	due        [][]byte // timers that the bundle under way is to fire, by family
 	dueBytes   int
 
 	asking  sync.Mutex
@@ -71,8 +73,11 @@ func newBundles(s Spec, o *outlets) (_ *bundles, err error) {
 			return nil, err
 		}
 	}
+	b.commits = s.Plan.Streaming && len(s.Plan.TestStreams) == 0 // which is played once, and never restored
 	if s.Stage.Input.Splittable && s.Plan.Streaming {
-		b.later = newLater(s.Plan, s.Stage)
+		if b.later, err = newLater(s); err != nil {
+			return nil, err
+		}
 	}
 	return b, nil
 }
@@ -243,6 +248,10 @@ func (b *bundles) cut(ctx context.Context) error {
 				return err
 			}
 		}
+	}
+	if response.GetRequiresFinalization() && b.commits {
+		b.unsafe = append(b.unsafe, finalization{session: b.session, bundle: id})
+		return nil
 	}
 	if response.GetRequiresFinalization() {
 		// The outputs have been handed on: the bundle is committed as far as a bounded job ever is.

@@ -3,6 +3,8 @@ package stage
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 
 	"trestle/internal/beam/coder"
 	"trestle/internal/plan"
@@ -58,6 +60,29 @@ func (p *passThrough) abandon() error { return nil }
 type impulse struct {
 	runner runner
 	first  bool
+	fired  bool // it fires once, however often its job is restored
+}
+
+// firedName is the file of a snapshot which says that an impulse has fired.
+const firedName = "fired"
+
+func newImpulse(s Spec, r runner) (*impulse, error) {
+	i := &impulse{runner: r, first: s.Index == 0}
+	for _, from := range s.unkeyed() {
+		_, err := os.Stat(filepath.Join(from, firedName))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+		i.fired = i.fired || err == nil
+	}
+	return i, nil
+}
+
+func (i *impulse) snapshot(directory string) error {
+	if !i.fired {
+		return nil
+	}
+	return os.WriteFile(filepath.Join(directory, firedName), nil, 0o600)
 }
 
 func (i *impulse) process(context.Context, Delivery, []byte) error { return errNoInput }
@@ -65,9 +90,10 @@ func (i *impulse) process(context.Context, Delivery, []byte) error { return errN
 func (i *impulse) settle(Attempt, bool) error { return errNoInput }
 
 func (i *impulse) end(ctx context.Context) error {
-	if !i.first {
+	if !i.first || i.fired {
 		return nil
 	}
+	i.fired = true
 	record := coder.AppendHeader(nil, coder.MinTimestamp, nil, coder.NoFiring)
 	record = append(record, 0) // the nested encoding of no bytes
 	return i.runner.process(ctx, record)

@@ -3,15 +3,16 @@ package stage
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
 
 	"trestle/internal/beam/coder"
-	"trestle/internal/plan"
 )
 
 // Checkpointer is a task of a streaming plan that can be asked to put off what is left of the bundle under way. Those with
@@ -57,13 +58,18 @@ type putOff struct {
 }
 
 // newLater is for a stage with a splittable DoFn at its mouth.
-func newLater(p *plan.Plan, s *plan.Stage) *later {
+func newLater(s Spec) (*later, error) {
 	l := &later{}
-	c := p.Pipeline.GetComponents()
-	for _, pc := range c.GetTransforms()[s.Transforms[0]].GetOutputs() {
+	c := s.Plan.Pipeline.GetComponents()
+	for _, pc := range c.GetTransforms()[s.Stage.Transforms[0]].GetOutputs() {
 		l.endless = l.endless || c.GetPcollections()[pc].GetIsBounded() == pipepb.IsBounded_UNBOUNDED
 	}
-	return l
+	for _, from := range s.unkeyed() {
+		if err := l.restore(from); err != nil {
+			return nil, err
+		}
+	}
+	return l, nil
 }
 
 // part reads what an SDK has given back (DelayedBundleApplication in beam_fn_api.proto).
@@ -183,4 +189,52 @@ func (b *bundles) takeBack(roots []*fnpb.DelayedBundleApplication) error {
 	b.putOff(b.later.split...)
 	b.later.split = nil
 	return nil
+}
+
+// laterName is the file of a snapshot with what is put off.
+const laterName = "later"
+
+// snapshot writes what is put off.
+func (l *later) snapshot(directory string) error {
+	if len(l.fresh)+len(l.waiting) == 0 {
+		return nil
+	}
+	return writeRecordFile(filepath.Join(directory, laterName), func(add func([]byte) error) error {
+		for _, parts := range [][]putOff{l.fresh, l.waiting} {
+			for _, p := range parts {
+				if p.due.IsZero() {
+					p.due = l.now.Add(p.delay)
+				}
+				b := binary.AppendVarint(nil, p.due.UnixNano())
+				b = binary.AppendVarint(b, p.hold)
+				b = append(b, boolByte(p.unbounded))
+				if err := add(append(b, p.record...)); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// restore reads what a snapshot has.
+func (l *later) restore(directory string) error {
+	return readRecordFile(filepath.Join(directory, laterName), func(b []byte) error {
+		due, n := binary.Varint(b)
+		hold, m := binary.Varint(b[max(n, 0):])
+		if n <= 0 || m <= 0 || len(b) < n+m+1 || b[n+m] > 1 {
+			return fmt.Errorf("%s: a part of an element: %w", directory, errSnapshotFormat)
+		}
+		l.waiting = append(l.waiting, putOff{
+			record: b[n+m+1:], due: time.Unix(0, due), hold: hold, unbounded: b[n+m] == 1,
+		})
+		return nil
+	})
+}
+
+func boolByte(b bool) byte {
+	if b {
+		return 1
+	}
+	return 0
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"path/filepath"
 
 	"trestle/internal/beam/coder"
 	"trestle/internal/shuffle"
@@ -49,6 +50,41 @@ func (p *pushback) release(ctx context.Context, to intake) error {
 		}
 	}
 	return p.close()
+}
+
+// pushbackName is the file of a snapshot with what waits for side inputs.
+const pushbackName = "pushback"
+
+// snapshot writes what waits. It goes through the queue once.
+func (p *pushback) snapshot(ctx context.Context, store *shuffle.Store, directory string) error {
+	if p.blocks == nil {
+		return nil
+	}
+	old := p.blocks
+	p.blocks = store.NewSpool()
+	err := writeRecordFile(filepath.Join(directory, pushbackName), func(add func([]byte) error) error {
+		for old.Len() > 0 {
+			kept, err := old.Get(ctx)
+			if err != nil {
+				return err
+			}
+			if err := errors.Join(add(kept), p.blocks.Put(ctx, 0, kept)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return errors.Join(err, old.Close())
+}
+
+// restore reads what a snapshot has.
+func (p *pushback) restore(store *shuffle.Store, directory string) error {
+	return readRecordFile(filepath.Join(directory, pushbackName), func(kept []byte) error {
+		if p.blocks == nil {
+			p.blocks = store.NewSpool()
+		}
+		return p.blocks.Put(context.Background(), 0, kept)
+	})
 }
 
 func (p *pushback) close() error {

@@ -117,7 +117,7 @@ func Open(s Spec) (Task, error) {
 func newIntake(s Spec, r runner) (intake, error) {
 	switch in := s.Stage.Input; in.Kind {
 	case plan.Impulse:
-		return &impulse{runner: r, first: s.Index == 0}, nil
+		return newImpulse(s, r)
 	case plan.Elements, plan.Played:
 		return newElements(s, r), nil
 	case plan.Groups:
@@ -134,3 +134,14 @@ func newIntake(s Spec, r runner) (intake, error) {
 
 // coders are the plan's coders.
 func (s Spec) coders() map[string]*pipepb.Coder { return s.Plan.Coders() }
+
+// unkeyed are the folders of earlier snapshots whose parts that belong to no key group are this task's now.
+func (s Spec) unkeyed() []string {
+	var from []string
+	for _, r := range s.Restore {
+		if r.Index%s.Parallelism == s.Index {
+			from = append(from, r.Directory)
+		}
+	}
+	return from
+}

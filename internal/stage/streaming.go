@@ -37,7 +37,7 @@ type StreamingTask interface {
 	// goes on after it. The directory is not forced to disk. Snapshots are numbered upwards.
 	Snapshot(ctx context.Context, id uint64, directory string) error
 	// Committed says that a snapshot is safe: what was waiting for that (bundle finalization) happens now. Later snapshots
-	// cover earlier ones.
+	// cover earlier ones, and math.MaxUint64, which stands for the end of the job, covers all.
 	Committed(ctx context.Context, id uint64) error
 }
 
@@ -110,6 +110,11 @@ func newStream(s Spec) (*stream, error) {
 		st.times.sides = append(st.times.sides, coder.MinTimestamp)
 	}
 	st.pushback = pushback{waits: len(s.Stage.SideInputs), millis: coder.MinTimestamp}
+	for _, from := range s.unkeyed() {
+		if err := st.pushback.restore(s.Store, from); err != nil {
+			return nil, err
+		}
+	}
 	return st, nil
 }
 
@@ -204,20 +209,35 @@ func (t *task) Drain(ctx context.Context) error {
 	})
 }
 
-func (t *task) Snapshot(ctx context.Context, _ uint64, directory string) error {
+func (t *task) Snapshot(ctx context.Context, id uint64, directory string) error {
 	return t.streaming(ctx, "snapshot", func(ctx context.Context) error {
 		if err := t.flush(ctx); err != nil {
 			return err
 		}
-		if in, ok := t.intake.(timed); ok {
-			return in.snapshot(directory)
+		if in, ok := t.intake.(interface{ snapshot(directory string) error }); ok {
+			if err := in.snapshot(directory); err != nil {
+				return err
+			}
 		}
-		return nil
+		if b, ok := t.runner.(*bundles); ok {
+			b.covered(id)
+		}
+		if b := t.puttingOff(); b != nil {
+			if err := b.later.snapshot(directory); err != nil {
+				return err
+			}
+		}
+		return t.stream.pushback.snapshot(ctx, t.spec.Store, directory)
 	})
 }
 
-func (t *task) Committed(ctx context.Context, _ uint64) error {
-	return t.streaming(ctx, "committed", func(context.Context) error { return nil })
+func (t *task) Committed(ctx context.Context, id uint64) error {
+	return t.streaming(ctx, "committed", func(ctx context.Context) error {
+		if b, ok := t.runner.(*bundles); ok {
+			b.committed(ctx, id)
+		}
+		return nil
+	})
 }
 
 // advance does what is due.

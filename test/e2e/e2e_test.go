@@ -49,11 +49,7 @@ func (t tests) Run() int {
 // artifacts, and no goroutine.
 func start(t *testing.T, cfg server.Config) *server.Server {
 	t.Helper()
-	if cfg.Data == "" {
-		cfg.Data = t.TempDir()
-	}
-	cfg.Log = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	s, err := gopipeline.Start(t.Context(), cfg)
+	s, err := gopipeline.Start(t.Context(), config(t, cfg))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,6 +64,15 @@ func start(t *testing.T, cfg server.Config) *server.Server {
 		}
 	})
 	return s.Server
+}
+
+// config completes a server's configuration.
+func config(t *testing.T, cfg server.Config) server.Config {
+	if cfg.Data == "" {
+		cfg.Data = t.TempDir()
+	}
+	cfg.Log = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	return cfg
 }
 
 // execute runs a pipeline with a LOOPBACK harness and waits for its end.

@@ -12,6 +12,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/pflag"
 
+	"trestle/internal/engine/local"
 	"trestle/internal/server"
 )
 
@@ -24,6 +25,7 @@ type Flags struct {
 	keep                  string
 	engine, flink         string
 	parallelism           int
+	snapshots             time.Duration
 }
 
 // Bind adds the flags to a set.
@@ -34,6 +36,7 @@ func (f *Flags) Bind(set *pflag.FlagSet) {
 	set.StringVar(&f.keep, "keep", "30d", "how long the histories of ended jobs, and artifacts in --data that none of them needs, are kept: 30d, 12h; 0 for ever")
 	set.StringVar(&f.engine, "engine", "local", "engine of jobs that name none in their pipeline option engine: local, flink")
 	set.StringVar(&f.flink, "flink", "", "URL of the REST API of a Flink cluster to run jobs on: http://jobmanager:8081")
+	set.DurationVar(&f.snapshots, "snapshots", local.DefaultSnapshotEvery, "how often the state of a streaming job of the embedded engine is made safe; a restarted server goes on from there")
 	set.IntVar(&f.parallelism, "parallelism", 0, "tasks of a stage on the embedded engine, unless the pipeline says (default: the number of cores)")
 }
 
@@ -53,8 +56,12 @@ func (f *Flags) Config() (server.Config, error) {
 	if keep == 0 {
 		keep = -1 // for ever
 	}
+	if f.snapshots <= 0 {
+		return server.Config{}, fmt.Errorf("--snapshots %v: must be a time, such as 3s", f.snapshots)
+	}
 	return server.Config{
-		Data: f.data, Staging: f.staging, Memory: int64(memory), Keep: keep, Parallelism: f.parallelism,
+		SnapshotEvery: f.snapshots,
+		Data:          f.data, Staging: f.staging, Memory: int64(memory), Keep: keep, Parallelism: f.parallelism,
 		Engine: f.engine, Flink: f.flink, Version: f.Version,
 	}, nil
 }

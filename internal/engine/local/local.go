@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"runtime"
+	"time"
 
 	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
@@ -39,6 +40,11 @@ type Config struct {
 	Dir string
 	// Memory bounds what all jobs together keep in memory of their data.
 	Memory *shuffle.Budget
+	// Snapshots is where jobs that may go on after a restart of the server keep their snapshots, each in a folder of its own, on
+	// the file system of Dir; "" when none are kept. SnapshotEvery is how often one is taken; 0 stands for
+	// DefaultSnapshotEvery.
+	Snapshots     string
+	SnapshotEvery time.Duration
 	// Parallelism is how many tasks a stage gets unless its job says otherwise; 0 stands for the number of cores.
 	Parallelism int
 	// KeyGroups is how many slices the key space is cut into; 0 stands for DefaultKeyGroups.
@@ -56,6 +62,10 @@ type Config struct {
 // sort each in cache, few enough that a tiny job does not notice.
 const DefaultKeyGroups = 128
 
+// DefaultSnapshotEvery bounds what a restart does again, and how long bundles wait to be finalized. A snapshot costs each
+// task some milliseconds.
+const DefaultSnapshotEvery = 3 * time.Second
+
 // Engine is the embedded engine.
 type Engine struct{ cfg Config }
 
@@ -70,6 +80,9 @@ func New(cfg Config) *Engine {
 	if cfg.State == nil {
 		// As much as the stores of a few tasks need to be quick; what is read again and again is mostly in the page cache too.
 		cfg.State = kv.NewCache(max(cfg.Memory.Limit()/8, 1<<20))
+	}
+	if cfg.SnapshotEvery == 0 {
+		cfg.SnapshotEvery = DefaultSnapshotEvery
 	}
 	if cfg.Files == nil {
 		cfg.Files = shuffle.Disk()
@@ -102,13 +115,24 @@ func (e *Engine) Submit(_ context.Context, j engine.Job) (engine.Run, error) {
 	if err != nil {
 		return nil, err
 	}
+	j.Parallelism = parallelism
+	snapshots, err := e.keep(j)
+	if err != nil {
+		return nil, err
+	}
+	return e.start(j, filepath.Join(e.cfg.Dir, j.ID), snapshots), nil
+}
+
+// start starts a job that is accepted: in a folder of its own, with snapshots in another if there are to be any.
+func (e *Engine) start(j engine.Job, dir, snapshots string) *run {
 	cfg := e.cfg
 	cfg.Attempts = cmp.Or(j.Attempts, cfg.Attempts)
 	r := &run{
 		cfg:         cfg,
 		job:         j,
-		parallelism: parallelism,
-		dir:         filepath.Join(e.cfg.Dir, j.ID),
+		parallelism: j.Parallelism,
+		dir:         dir,
+		snapshots:   snapshots,
 		log:         e.cfg.Log.With("job", j.ID),
 		done:        make(chan struct{}),
 		draining:    make(chan struct{}),
@@ -124,16 +148,11 @@ func (e *Engine) Submit(_ context.Context, j engine.Job) (engine.Run, error) {
 		Dependencies: j.Dependencies,
 		Options:      j.Options,
 		Scratch:      r.dir,
-		Cores:        parallelism,
+		Cores:        j.Parallelism,
 		Logs:         func(_, worker string, entry *fnpb.LogEntry) { r.logged(worker, entry) },
 		Message:      j.Events.Message,
 		Containers:   e.cfg.Containers,
 	})
 	go r.main()
-	return r, nil
-}
-
-// Attach never finds a run: a bounded job of the embedded engine does not outlive its server.
-func (e *Engine) Attach(context.Context, string, engine.Events) (engine.Run, error) {
-	return nil, engine.ErrLost
+	return r
 }

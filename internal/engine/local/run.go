@@ -28,6 +28,7 @@ type run struct {
 	job         engine.Job
 	parallelism int
 	dir         string
+	snapshots   string // the folder of its snapshots, and of what else the next server needs; "" when it has none
 	log         *slog.Logger
 
 	ctx    context.Context // ends when the job is to end early; its cause says why
@@ -52,15 +53,23 @@ type run struct {
 // stopTimeout is how long harnesses get to end by themselves when their job has ended.
 const stopTimeout = 10 * time.Second
 
-var errCancelled = errors.New("the job was cancelled")
+var (
+	errCancelled = errors.New("the job was cancelled")
+	errDetached  = errors.New("the job is left to the next server")
+)
 
-// Handle is empty: there is nothing to attach to.
-func (r *run) Handle() string { return "" }
+// Handle is the job's id, if it has snapshots.
+func (r *run) Handle() string {
+	if r.snapshots == "" {
+		return ""
+	}
+	return r.job.ID
+}
 
 func (r *run) Cancel() { r.cancel(errCancelled) }
 
-// Detach has nothing to leave behind: it is never called.
-func (r *run) Detach() {}
+// Detach leaves the job to the next server, which goes on from its last snapshot.
+func (r *run) Detach() { r.cancel(errDetached) }
 
 // Drain lets a streaming plan's sources give up what they have not read. What a bounded plan reads ends by itself.
 func (r *run) Drain() {
@@ -83,6 +92,9 @@ func (r *run) main() {
 func (r *run) report(err, left error) {
 	if left != nil {
 		r.job.Events.Message(jobpb.JobMessage_JOB_MESSAGE_WARNING, fmt.Sprintf("cleaning up after the job: %v", left))
+	}
+	if errors.Is(err, errDetached) {
+		return // it goes on elsewhere
 	}
 	r.reportMetrics(true)
 	switch {
@@ -140,6 +152,9 @@ func (r *run) release() error {
 		errs = append(errs, s.close())
 	}
 	errs = append(errs, r.closePool(), r.store.Close(), os.RemoveAll(r.dir))
+	if r.snapshots != "" && !errors.Is(context.Cause(r.ctx), errDetached) {
+		errs = append(errs, os.RemoveAll(r.snapshots))
+	}
 	return errors.Join(errs...)
 }
 

@@ -13,19 +13,21 @@ import (
 // stream runs a streaming plan to its end, or to the first failure.
 func (r *run) stream() error {
 	job, err := streaming.Open(streaming.Config{
-		Plan:        r.job.Plan,
-		Parallelism: r.parallelism,
-		KeyGroups:   r.cfg.KeyGroups,
-		BundleBytes: r.cfg.BundleBytes,
-		Attempts:    r.cfg.Attempts,
-		Store:       r.store,
-		State:       stage.State{Directory: filepath.Join(r.dir, "state"), Cache: r.cfg.State},
-		Harness:     r.harness,
-		Message:     r.job.Events.Message,
-		Metrics:     r.addMetrics,
-		Draining:    r.draining,
-		Now:         time.Now,
-		Log:         r.log,
+		Plan:          r.job.Plan,
+		Parallelism:   r.parallelism,
+		KeyGroups:     r.cfg.KeyGroups,
+		BundleBytes:   r.cfg.BundleBytes,
+		Attempts:      r.cfg.Attempts,
+		Store:         r.store,
+		State:         stage.State{Directory: filepath.Join(r.dir, "state"), Cache: r.cfg.State},
+		Harness:       r.harness,
+		Message:       r.job.Events.Message,
+		Metrics:       r.addMetrics,
+		Draining:      r.draining,
+		Snapshots:     r.snapshots,
+		SnapshotEvery: r.cfg.SnapshotEvery,
+		Now:           time.Now,
+		Log:           r.log,
 	})
 	if err != nil {
 		return err

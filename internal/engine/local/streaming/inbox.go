@@ -22,6 +22,8 @@ const (
 	watermark             // of a sender
 	tick                  // processing time has come to a point
 	drain                 // sources are to give up what they have not read
+	barrier               // of a snapshot, whose number is in millis, from a sender; from nobody for tasks without any
+	committed             // a snapshot, whose number is in millis, is safe
 )
 
 // event is what happens to a task.
@@ -31,7 +33,7 @@ type event struct {
 	sender int
 	// keyGroup is of a block for a keyed input.
 	keyGroup int
-	// millis is a watermark.
+	// millis is a watermark, or the number of a snapshot.
 	millis int64
 	// records are shared with the inbox's memory.
 	records []byte

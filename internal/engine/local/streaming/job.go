@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -38,6 +39,10 @@ type Config struct {
 	Metrics func([]*pipepb.MonitoringInfo)
 	// Draining is closed when sources are to give up what they have not read.
 	Draining <-chan struct{}
+	// Snapshots is the folder of the job's snapshots; "" when none are taken. SnapshotEvery is how often. A job goes on from
+	// the newest one that is there.
+	Snapshots     string
+	SnapshotEvery time.Duration
 	// Now is the world's time.
 	Now func() time.Time
 	Log *slog.Logger
@@ -50,6 +55,10 @@ type Job struct {
 	clock    *clock
 	activity activity
 	attempts atomic.Uint64 // numbers the attempts of the job's bundles
+	digest   string        // of the plan; "" when no snapshots are taken
+	snapshot uint64        // the number of the last snapshot
+	from     *manifest     // what the job goes on from; nil when it begins
+	reports  chan report   // what tasks have written of the one that is being taken
 	ended    chan struct{} // closed when all tasks are quiet, and all TestStreams are over
 
 	mu   sync.Mutex
@@ -66,6 +75,15 @@ type stageRun struct {
 // Open makes a job's tasks. The job is to be closed, whether it has run or not.
 func Open(cfg Config) (*Job, error) {
 	j := &Job{cfg: cfg, clock: newClock(cfg.Now, len(cfg.Plan.TestStreams) > 0), ended: make(chan struct{})}
+	if !snapshottable(cfg.Plan) {
+		j.cfg.Snapshots = ""
+	}
+	restored, err := j.restored()
+	if err != nil {
+		return nil, err
+	}
+	j.from = restored
+	j.reports = make(chan report)
 	for _, s := range cfg.Plan.Stages {
 		if err := j.stage(s); err != nil {
 			return nil, errors.Join(fmt.Errorf("stage %q: %w", s.Name, err), j.Close())
@@ -78,6 +96,9 @@ func Open(cfg Config) (*Job, error) {
 			for i := range t.told {
 				t.told[i] = coder.MinTimestamp
 			}
+			if err := j.goOn(t); err != nil {
+				return nil, errors.Join(err, j.Close())
+			}
 			j.left++
 			j.activity.add(1)
 			t.owed = 1
@@ -87,6 +108,28 @@ func Open(cfg Config) (*Job, error) {
 		j.left++
 	}
 	return j, nil
+}
+
+// goOn gives a task what the engine has kept of it.
+func (j *Job) goOn(t *task) error {
+	if err := t.openSides(); err != nil {
+		return t.errorf("open", err)
+	}
+	if j.from == nil {
+		return nil
+	}
+	part, ok := j.from.Tasks[t.name()]
+	if !ok || len(part.Slots) != len(t.slots) {
+		return t.errorf("restore", fmt.Errorf("the snapshot has nothing of it, or of %d senders, not of %d", len(part.Slots), len(t.slots)))
+	}
+	t.restored = part
+	for i := range t.slots {
+		// The first task tells the others of side inputs when it has them again.
+		if t.index == 0 || t.slots[i].input == stage.MainInput {
+			t.slots[i].millis = part.Slots[i]
+		}
+	}
+	return nil
 }
 
 // Close ends what is left of the job, which does not run any more.
@@ -101,6 +144,12 @@ func (j *Job) Close() error {
 		errs = append(errs, s.views.Close())
 		for _, t := range s.tasks {
 			errs = append(errs, t.inbox.spool.Close())
+			if t.aside != nil {
+				errs = append(errs, t.aside.Close())
+			}
+			for _, log := range t.sides {
+				errs = append(errs, log.close())
+			}
 		}
 	}
 	return errors.Join(errs...)
@@ -121,7 +170,25 @@ func (j *Job) Run(ctx context.Context) error {
 		group.Go(func() error { return j.play(ctx) })
 	}
 	group.Go(func() error { return j.drain(ctx) })
-	return group.Wait()
+	if j.cfg.Snapshots != "" {
+		group.Go(func() error { return j.snapshots(ctx) })
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	return j.commit()
+}
+
+// commit tells the tasks of a job that has come to its end that all they did is safe.
+func (j *Job) commit() error {
+	for _, s := range j.stages {
+		for _, t := range s.tasks {
+			if err := t.task.Committed(context.Background(), math.MaxUint64); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // drain waits until the job is to be drained, and tells the tasks; or until it has ended.
@@ -171,7 +238,7 @@ func (j *Job) stage(s *plan.Stage) error {
 	for i := range parallelism {
 		t := &task{
 			job: j, stage: made, index: i, inbox: newInbox(j.cfg.Store, &j.activity),
-			targets: make([][]target, len(j.cfg.Plan.Exchanges)), next: make([]int, len(j.cfg.Plan.Exchanges)),
+			targets: make([][]target, len(j.cfg.Plan.Exchanges)), turn: make([]int, len(j.cfg.Plan.Exchanges)),
 		}
 		made.tasks = append(made.tasks, t)
 		if t.task, err = j.open(t, parallelism); err != nil {
@@ -204,6 +271,12 @@ func (j *Job) open(t *task, parallelism int) (stage.StreamingTask, error) {
 	}
 	if s.Environment != "" {
 		spec.Harness = j.cfg.Harness(s.Environment, t.index)
+	}
+	if j.from != nil {
+		// A stage has as many tasks as it had.
+		spec.Restore = []stage.Restore{{
+			Directory: filepath.Join(j.restoreFolder(), t.name()), Index: t.index, Parallelism: parallelism,
+		}}
 	}
 	if g := s.Input.Group; g != nil && g.Merging != nil {
 		spec.MergeHarness = j.cfg.Harness(g.Merging.Environment, t.index)

@@ -12,6 +12,7 @@ import (
 
 	"trestle/internal/beam/coder"
 	"trestle/internal/plan"
+	"trestle/internal/shuffle"
 	"trestle/internal/stage"
 )
 
@@ -43,12 +44,19 @@ type task struct {
 	opened  time.Time // when the first thing since the last Flush happened
 	clocked time.Time // what Clock was told last
 
+	// Of a snapshot that is being taken: the slots by which its barrier has come, and what came by them after it.
+	passed map[int]bool
+	aside  *shuffle.Spool
+	// Of snapshots: the side inputs' logs, and what the task goes on from.
+	sides    []*sideLog
+	restored taskPart
+
 	began atomic.Int64 // when the call under way began, in nanoseconds; 0 when none is
 
 	mu      sync.Mutex // outputs come from any goroutine of the task
 	wake    time.Time  // zero when there is none
 	targets [][]target // by exchange
-	next    []int      // by exchange, the target of the next block of a rebalance
+	turn    []int      // by exchange, the target of the next block of a rebalance
 	attempt stage.Attempt
 	sent    map[*inbox]bool // who has blocks of the attempt
 	buf     []byte
@@ -87,12 +95,11 @@ func (t *task) main(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		e, ok, err := t.inbox.get(ctx)
+		e, ok, err := t.next(ctx)
 		if err != nil {
 			return t.errorf("inbox", err)
 		}
 		if ok {
-			t.owed++
 			if err := t.handle(ctx, e); err != nil {
 				return err
 			}
@@ -144,7 +151,10 @@ func (t *task) begin(ctx context.Context) error {
 	if err := t.tick(ctx); err != nil {
 		return err
 	}
-	for input := range t.told {
+	if err := t.restoreSides(ctx); err != nil {
+		return err
+	}
+	for input := len(t.told) - 1; input >= 0; input-- { // side inputs first
 		if err := t.watermark(ctx, input); err != nil {
 			return err
 		}
@@ -235,11 +245,17 @@ func (t *task) handle(ctx context.Context, e event) error {
 			}
 		}
 		t.happened()
+		if side := t.slots[e.sender].input - 1; side >= 0 && t.sides != nil {
+			if err := t.sides[side].add(e.records); err != nil {
+				return t.errorf("keep a side input", err)
+			}
+		}
 		return t.call(func() error {
 			return t.task.Process(ctx, stage.Delivery{Input: t.slots[e.sender].input, KeyGroup: e.keyGroup}, e.records)
 		})
 	case watermark:
-		t.slots[e.sender].millis = e.millis
+		// One that was restored may say again what it has said before.
+		t.slots[e.sender].millis = max(t.slots[e.sender].millis, e.millis)
 		return t.watermark(ctx, t.slots[e.sender].input)
 	case tick:
 		t.happened()
@@ -247,6 +263,10 @@ func (t *task) handle(ctx context.Context, e event) error {
 	case drain:
 		t.happened()
 		return t.call(func() error { return t.task.Drain(ctx) })
+	case barrier:
+		return t.barrier(ctx, e)
+	case committed:
+		return t.call(func() error { return t.task.Committed(ctx, uint64(e.millis)) })
 	}
 	return t.errorf("inbox", fmt.Errorf("an event of kind %d", e.kind))
 }
@@ -315,8 +335,8 @@ func (t *task) Emit(ctx context.Context, exchange, keyGroup int, records []byte)
 	case plan.Keyed:
 		to = targets[keyGroup*len(targets)/t.job.cfg.KeyGroups]
 	case plan.Rebalance:
-		to = targets[t.next[exchange]%len(targets)]
-		t.next[exchange]++
+		to = targets[t.turn[exchange]%len(targets)]
+		t.turn[exchange]++
 	}
 	if t.attempt == 0 {
 		t.attempt = stage.Attempt(t.job.attempts.Add(1))
