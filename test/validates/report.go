@@ -94,6 +94,7 @@ func table(w io.Writer, verdicts []verdict) {
 
 // meanings says, for a reader of the report, what the classes of reasons mean.
 var meanings = map[string]string{
+	"streaming":         "a streaming pipeline, which Flink does not run yet",
 	"state":             "user state",
 	"timers":            "timers",
 	"trigger":           "a trigger other than the default",
