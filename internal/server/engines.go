@@ -84,7 +84,7 @@ func remoteArtifacts(cfg Config, endpoint string) (submission.Artifacts, error) 
 	}
 	if onThisHostOnly(endpoint) && !onThisHostOnly(urlHost(cfg.Flink)) {
 		return submission.Artifacts{}, fmt.Errorf(
-			"Flink at %s cannot fetch artifacts from this server at %s: name a store that both reach (--staging s3://bucket/path), or let the server listen on an address that Flink's hosts reach (--listen 0.0.0.0:8099, --advertise host:8099)",
+			"the Flink at %s cannot fetch artifacts from this server at %s: name a store that both reach (--staging s3://bucket/path), or let the server listen on an address that Flink's hosts reach (--listen 0.0.0.0:8099, --advertise host:8099)",
 			cfg.Flink, endpoint)
 	}
 	return submission.Artifacts{Server: endpoint}, nil
