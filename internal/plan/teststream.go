@@ -27,8 +27,6 @@ type TestStream struct {
 	Stages map[string]int
 	// Events are what there is to play.
 	Events []*pipepb.TestStreamPayload_Event
-	// Endpoint is where a TestStreamService has the events, when they are not in Events.
-	Endpoint string
 
 	tags map[string]bool
 	form playedForm
@@ -121,6 +119,10 @@ func (v *validator) testStream(n *graph.Node) {
 		return
 	}
 	v.coder(n.Name(), payload.GetCoderId())
+	if service := payload.GetEndpoint().GetUrl(); service != "" {
+		v.report(n.Name(), fmt.Sprintf("its events come from a service, at %s, which this version of Trestle does not ask", service),
+			"give the TestStream its events")
+	}
 	t := &TestStream{tags: testStreamTags(n)}
 	watermarks := map[string]int64{}
 	for i, e := range payload.GetEvents() {
@@ -177,8 +179,7 @@ func (a *assembly) testStream(n *graph.Node) *TestStream {
 	}
 	payload := testStreamPayload(n)
 	t := &TestStream{
-		Transform: n.ID, Stages: map[string]int{}, Events: payload.GetEvents(), Endpoint: payload.GetEndpoint().GetUrl(),
-		tags: testStreamTags(n),
+		Transform: n.ID, Stages: map[string]int{}, Events: payload.GetEvents(), tags: testStreamTags(n),
 	}
 	t.form = a.playedForm(payload.GetCoderId())
 	a.plan.TestStreams = append(a.plan.TestStreams, t)

@@ -2,6 +2,7 @@ package plan_test
 
 import (
 	"math"
+	"strings"
 	"testing"
 	"time"
 
@@ -69,7 +70,28 @@ func TestTestStreamEvents(t *testing.T) {
 	}
 }
 
+// Events that a service has are asked of nobody, so that such a TestStream is refused.
+func TestTestStreamOfAService(t *testing.T) {
+	p := testStreamPipeline(t, "teststream T() > a:string~\n", func(payload *pipepb.TestStreamPayload) {
+		payload.Endpoint = &pipepb.ApiServiceDescriptor{Url: "events.example:4711"}
+	})
+	_, err := plan.Build(p, plan.Options{})
+	if err == nil || !strings.Contains(err.Error(), "events.example:4711") {
+		t.Errorf("got %v, want a refusal that names the service", err)
+	}
+}
+
 func testStream(t *testing.T, text string) *plan.Plan {
+	t.Helper()
+	built, err := plan.Build(testStreamPipeline(t, text, func(*pipepb.TestStreamPayload) {}), plan.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return built
+}
+
+// testStreamPipeline is a pipeline whose TestStream T has no events, but what change does to it.
+func testStreamPipeline(t *testing.T, text string, change func(*pipepb.TestStreamPayload)) *pipepb.Pipeline {
 	t.Helper()
 	p, err := plantest.Parse(text)
 	if err != nil {
@@ -85,15 +107,12 @@ func testStream(t *testing.T, text string) *plan.Plan {
 			t.Fatal(err)
 		}
 		payload.Events = nil
+		change(&payload)
 		if transform.Spec.Payload, err = proto.Marshal(&payload); err != nil {
 			t.Fatal(err)
 		}
 	}
-	built, err := plan.Build(p, plan.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return built
+	return p
 }
 
 func elements(tag, encoded string) *pipepb.TestStreamPayload_Event {
