@@ -105,6 +105,9 @@ func (o *bucketOrigin) close() error {
 	return o.bucket.Close()
 }
 
+// connectPause is how long gRPC waits between its attempts to connect.
+const connectPause = 50 * time.Millisecond
+
 // serverOrigin is a job server's retrieval service.
 type serverOrigin struct {
 	address, host string
@@ -118,8 +121,12 @@ func newServerOrigin(address string, silence time.Duration) (*serverOrigin, erro
 	}
 	conn, err := grpc.NewClient("dns:///"+address,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		// Longer than all our tries: ours say more.
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: 4 * silence}),
+		// A connection attempt may take longer than all our tries, since ours say more. gRPC answers with the last failure for as long as
+		// it waits between its own: that is to be shorter than our pauses.
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: connectPause, Multiplier: 1, MaxDelay: connectPause},
+			MinConnectTimeout: 4 * silence,
+		}),
 		grpc.WithNoProxy(), // a proxy is for the world outside
 	)
 	if err != nil {
@@ -141,8 +148,6 @@ func (o *serverOrigin) open(ctx context.Context, digest string) (io.ReadCloser, 
 	if err != nil {
 		return nil, err
 	}
-	// gRPC would answer with the last failure for as long as it waits between its own tries; ours have their own pauses.
-	o.conn.ResetConnectBackoff()
 	r := &serverReader{origin: o, digest: digest}
 	ctx, r.cancel = context.WithCancelCause(ctx)
 	r.ctx = ctx

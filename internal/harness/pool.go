@@ -205,6 +205,7 @@ func (p *Pool) worker(declared *pipepb.Environment, k key) (*worker, error) {
 		index:       index,
 		declared:    declared,
 		settled:     make(chan struct{}),
+		launched:    make(chan struct{}),
 	}
 	p.workers[k] = w
 	p.wg.Go(w.run)

@@ -31,8 +31,9 @@ type worker struct {
 	session *fnapi.Session // nil when the start failed
 	err     error
 
+	launched chan struct{} // closed when the start has come to its end, well or not
 	mu       sync.Mutex
-	instance instance // nil before the start
+	instance instance // nil before that, and when it failed
 
 	heard  atomic.Int64 // when it last logged, Unix nanoseconds; 0 before
 	errors process.Tail // what it logged as errors: a boot program's reason for giving up is nowhere else
@@ -102,6 +103,7 @@ func (w *worker) run() {
 
 // start announces the harness to the Fn API's server and starts it.
 func (w *worker) start() (*fnapi.Session, instance, error) {
+	defer close(w.launched)
 	r, err := resolve(w.declared, 0, w.pool.engine)
 	if err != nil {
 		return nil, nil, err
@@ -235,6 +237,13 @@ func (w *worker) explain(cause error) error {
 	if w.pool.ctx.Err() != nil {
 		return ErrClosed
 	}
+	// A harness may have come and gone before what starts it has returned.
+	timer := time.NewTimer(launchWait)
+	defer timer.Stop()
+	select {
+	case <-w.launched:
+	case <-timer.C:
+	}
 	w.mu.Lock()
 	inst := w.instance
 	w.mu.Unlock()
@@ -243,6 +252,10 @@ func (w *worker) explain(cause error) error {
 	}
 	return inst.lost(cause)
 }
+
+// launchWait is how long a broken stream waits for the start that is still under way to come to its end: a container engine on a
+// busy host answers in seconds.
+const launchWait = 10 * time.Second
 
 // leave keeps an error for Close.
 func (p *Pool) leave(err error) {

@@ -39,7 +39,7 @@ type Options struct {
 	Dir string
 	// Hosts are the names, at most 30.
 	Hosts []string
-	// Software are folders which hosts need although they are below /tmp or the like; they see them read-only.
+	// Software are folders, or files, which hosts need although they are below /tmp or the like; they see them read-only.
 	Software []string
 	// Shared makes a folder that all hosts can write to; see Cluster.Shared.
 	Shared bool

@@ -18,7 +18,12 @@ if [ -n "$HOST_NAME" ]; then
   while read -r folder; do
     case $folder in
       /tmp/*)
-        mkdir -p "$HOST_DISK$folder"
+        if [ -d "$folder" ]; then
+          mkdir -p "$HOST_DISK$folder"
+        else
+          mkdir -p "$(dirname "$HOST_DISK$folder")"
+          touch "$HOST_DISK$folder"
+        fi
         mount --bind "$folder" "$HOST_DISK$folder"
         mount -o remount,bind,ro "$HOST_DISK$folder"
         ;;

@@ -269,7 +269,12 @@ func (f *Flink) Await(ctx context.Context) error {
 			}
 		}
 		registered, err := f.registered(ctx)
-		return err == nil && slices.Equal(registered, want), nil
+		if err != nil || !slices.Equal(registered, want) {
+			return false, nil
+		}
+		// A TaskManager tells of its slots a moment after it has registered.
+		o, err := f.Overview(ctx)
+		return err == nil && o.SlotsTotal == len(want)*f.options.Slots, nil
 	})
 }
 
