@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -55,8 +56,9 @@ type rig struct {
 	tasks    []stage.Task
 	outputs  []*output
 	// session is the latest harness's; harnesses are all that there were: none when the stage has no environment.
-	session   *fnapi.Session
-	harnesses []*sdk.Harness
+	session    *fnapi.Session
+	harnesses  []*sdk.Harness
+	connecting sync.Mutex // held while the two change
 }
 
 // start builds the plan and connects the harness. The end of the test checks that nothing is left.
@@ -152,6 +154,8 @@ func (r *rig) connect(scripts map[string]sdk.Script) {
 		}
 	})
 	r.spec.Harness = func(ctx context.Context) (*fnapi.Session, error) {
+		r.connecting.Lock()
+		defer r.connecting.Unlock()
 		if r.session != nil && r.session.Err() == nil {
 			return r.session, nil
 		}
@@ -171,6 +175,8 @@ func (r *rig) connect(scripts map[string]sdk.Script) {
 
 // bundles is how many bundles the harnesses were given.
 func (r *rig) bundles() int {
+	r.connecting.Lock()
+	defer r.connecting.Unlock()
 	n := 0
 	for _, harness := range r.harnesses {
 		n += harness.Bundles()
@@ -253,8 +259,12 @@ func (r *rig) groupOf(attempt stage.Attempt, records []byte) {
 }
 
 // endInput ends an input of all tasks.
+//
+// What scripts have written until then may be read afterwards: where a socket lies between, the race detector does not see the
+// order in which the harness's goroutines and the test's do things, but for a lock that both take.
 func (r *rig) endInput(input int) {
 	r.t.Helper()
+	defer r.bundles()
 	for _, task := range r.tasks {
 		if err := task.End(r.ctx, input); err != nil {
 			r.t.Fatal(err)

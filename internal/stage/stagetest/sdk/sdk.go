@@ -37,6 +37,7 @@ type Harness struct {
 	mu          sync.Mutex
 	bundles     map[string]*Bundle // by instruction; what has ended stays
 	started     int
+	ended       int
 	descriptors map[string]*fnpb.ProcessBundleDescriptor
 	asked       map[string]chan *fnpb.StateResponse
 	finalized   []string
@@ -210,6 +211,9 @@ func (h *Harness) run(b *Bundle, descriptor string) {
 	if err == nil {
 		err = b.script(b)
 	}
+	h.mu.Lock() // what the script has written is seen by whoever asks for Bundles after the answer
+	h.ended++
+	h.mu.Unlock()
 	if err == nil && b.Response.Elements == nil {
 		err = b.EndOutputs()
 	}
