@@ -13,6 +13,7 @@ import (
 	"trestle/internal/shuffle"
 	"trestle/internal/stage"
 	"trestle/internal/stage/stagetest"
+	"trestle/internal/stage/stagetest/sdk"
 	"trestle/internal/worker/client"
 )
 
@@ -36,8 +37,23 @@ func TestConformance(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { task.Close() }) // before its worker's end
-		return task
+		return ordered{task}
 	}})
+}
+
+// ordered is a task around whose events the test and the harness's scripts may share what they read and write.
+type ordered struct{ *client.Task }
+
+func (o ordered) Process(ctx context.Context, from stage.Delivery, block []byte) error {
+	sdk.Order()
+	defer sdk.Order()
+	return o.Task.Process(ctx, from, block)
+}
+
+func (o ordered) End(ctx context.Context, input int) error {
+	sdk.Order()
+	defer sdk.Order()
+	return o.Task.End(ctx, input)
 }
 
 // host is a worker whose harnesses are a test's.

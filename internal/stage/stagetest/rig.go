@@ -259,12 +259,8 @@ func (r *rig) groupOf(attempt stage.Attempt, records []byte) {
 }
 
 // endInput ends an input of all tasks.
-//
-// What scripts have written until then may be read afterwards: where a socket lies between, the race detector does not see the
-// order in which the harness's goroutines and the test's do things, but for a lock that both take.
 func (r *rig) endInput(input int) {
 	r.t.Helper()
-	defer r.bundles()
 	for _, task := range r.tasks {
 		if err := task.End(r.ctx, input); err != nil {
 			r.t.Fatal(err)
