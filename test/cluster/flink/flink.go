@@ -269,12 +269,10 @@ func (f *Flink) Await(ctx context.Context) error {
 			}
 		}
 		registered, err := f.registered(ctx)
-		if err != nil || !slices.Equal(registered, want) {
-			return false, nil
-		}
 		// A TaskManager tells of its slots a moment after it has registered.
-		o, err := f.Overview(ctx)
-		return err == nil && o.SlotsTotal == len(want)*f.options.Slots, nil
+		o, failed := f.Overview(ctx)
+		ready := slices.Equal(registered, want) && o.SlotsTotal == len(want)*f.options.Slots
+		return err == nil && failed == nil && ready, nil
 	})
 }
 
