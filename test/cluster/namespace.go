@@ -127,6 +127,10 @@ func (h *Host) port() string {
 // connect puts a cable between the host and the switch.
 func (h *Host) connect(ctx context.Context) error {
 	hub := h.cluster.hub
+	// The kernel takes away the cable of a crashed host some time after its last process, and the name with it.
+	if err := hub.ip(ctx, "link del "+h.port()); err != nil && !strings.Contains(err.Error(), "Cannot find device") {
+		return err
+	}
 	if err := hub.ip(ctx, "link add "+h.port()+" type veth peer name eth0 netns "+strconv.Itoa(h.init.PID),
 		"link set "+h.port()+" master switch up"); err != nil {
 		return err
