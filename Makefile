@@ -3,6 +3,7 @@
 # make validates   Beam's own test suites from each SDK; writes docs/validates.md (SUITE=go ONLY=TestPanes limits it)
 # make test        everything CI runs
 # make bench       trestle and its peers side by side (SIZE=small tries it out, CASES='gbk-5m tiny' limits it)
+# make bench-flink the same on a Flink cluster, beside Beam's own Flink runner (SIZE=large adds what takes minutes)
 # make chaos       many jobs while their harnesses are killed and the disk fails; many jobs that must leave nothing
 # make help        all of them
 #
@@ -84,6 +85,8 @@ CASES ?=
 PEERS ?=
 ROUNDS ?= 3
 prism := build/bench/prism-$(beam_go)
+# The peer of bench-flink.
+beam_flink := $(sdk)/beam-flink-$(shell sed -n 's:.*<beam.version>\(.*\)</beam.version>.*:\1:p' test/bench/beamflink/pom.xml)/ready
 
 .PHONY: help build setup wordcount bench test vet lint unit race fuzz clean adapters adapters-test
 
@@ -125,6 +128,15 @@ bench: build $(prism) $(text) $(python) $(go)
 	@build/bench/driver -trestle bin/trestle -prism $(prism) -pipeline build/bench/pipeline -go $(go) -python $(dir $(python)) \
 	  -text $(text) -dir build/bench/run -beam $(beam_go) -results test/bench/results \
 	  -size '$(SIZE)' -cases '$(CASES)' -peers '$(PEERS)' -rounds '$(ROUNDS)'
+
+# Trestle on Flink beside Beam's own Flink runner, on the same cluster. Not part of make test, for the same reasons.
+.PHONY: bench-flink
+bench-flink: $(adapters) build $(call flink,$(firstword $(flink_versions))) $(beam_flink) $(text) $(python) $(go)
+	@go build -o build/bench/driver ./test/bench
+	@go build -o build/bench/pipeline ./test/bench/pipeline
+	@build/bench/driver -trestle bin/trestle -flink $(dir $(call flink,$(firstword $(flink_versions)))) -beam-flink $(dir $(beam_flink)) \
+	  -pipeline build/bench/pipeline -go $(go) -python $(dir $(python)) -text $(text) -dir build/bench/flink -beam $(beam_go) \
+	  -results test/bench/results -size '$(SIZE)' -cases '$(CASES)' -peers '$(PEERS)' -rounds '$(ROUNDS)'
 
 # Not part of make test, which runs fewer jobs.
 .PHONY: chaos
@@ -247,6 +259,13 @@ $(java): test/sdk/java/pom.xml
 	@$(quietly) 'Beam Java SDK $(beam_java)' build/log/java.log bash -euc \
 	  'rm -rf $(@D); mvn -B -q -f $< -DincludeScope=runtime -DoutputDirectory="$(abspath $(@D))" \
 	   org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies'
+	@touch $@
+
+# Beam's own Flink runner, with the jars of the version of Flink that bench-flink runs.
+$(beam_flink): test/bench/beamflink/pom.xml
+	@$(quietly) "Beam's own Flink runner" build/log/beam-flink.log bash -euc \
+	  'rm -rf $(@D); mvn -B -q -f $< -Dflink.version=$(firstword $(flink_versions)) -DincludeScope=runtime \
+	   -DoutputDirectory="$(abspath $(@D))/lib" org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies'
 	@touch $@
 
 $(typescript): test/sdk/typescript/package-lock.json test/sdk/typescript/wordcount.js

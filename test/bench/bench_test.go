@@ -36,11 +36,11 @@ func TestThisProcessIsMeasured(t *testing.T) {
 }
 
 func TestCasesOfASmallSizeAreTheFullOnesInLittle(t *testing.T) {
-	small, err := casesOf("small")
+	small, err := casesOf("small", false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	full, err := casesOf("full")
+	full, err := casesOf("full", false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +52,7 @@ func TestCasesOfASmallSizeAreTheFullOnesInLittle(t *testing.T) {
 			t.Errorf("small %+v, full %+v", small[i], full[i])
 		}
 	}
-	if _, err := casesOf("huge"); err == nil {
+	if _, err := casesOf("huge", false); err == nil {
 		t.Error("a size that is none was taken")
 	}
 }

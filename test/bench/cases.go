@@ -15,6 +15,7 @@ const (
 	prism          = "prism"           // Beam's Go runner, LOOPBACK
 	sdk            = "sdk"             // no runner: the Go SDK's direct runner, in the client
 	fnapi          = "fnapi"           // no server: the Python SDK's FnApiRunner, in the client
+	beamFlink      = "beam-flink"      // Beam's own Flink runner, LOOPBACK
 )
 
 // What a case runs.
@@ -41,9 +42,9 @@ type benchCase struct {
 	memory string
 }
 
-// casesOf are the cases of a size. Small ones find out whether the benchmark works; full ones are those of the targets;
+// casesOf are the cases of a size, on a Flink cluster or without. Small ones find out whether the benchmark works; full ones are those of the targets;
 // large ones add what takes minutes, and more memory than some peers can have.
-func casesOf(size string) ([]benchCase, error) {
+func casesOf(size string, onFlink bool) ([]benchCase, error) {
 	divide, minutes := int64(1), false
 	switch size {
 	case "small":
@@ -54,6 +55,25 @@ func casesOf(size string) ([]benchCase, error) {
 	default:
 		return nil, fmt.Errorf("no size is called %q: there are small, full and large", size)
 	}
+	cases := localCases(minutes)
+	if onFlink {
+		cases = flinkCases(minutes)
+	}
+	for i := range cases {
+		c := &cases[i]
+		if c.kind == "" {
+			c.kind = shaped
+		}
+		c.records, c.textBytes = c.records/divide, c.textBytes/divide
+		c.keys, c.shards, c.repeat = max(c.keys, 1), max(c.shards, 1), max(c.repeat, 1)
+		if c.bytes == 0 {
+			c.bytes = 100
+		}
+	}
+	return cases, nil
+}
+
+func localCases(minutes bool) []benchCase {
 	both, withSDK := []string{trestle, prism}, []string{trestle, prism, sdk}
 	cases := []benchCase{
 		{name: "tiny", shape: "tiny", peers: both},
@@ -77,18 +97,23 @@ func casesOf(size string) ([]benchCase, error) {
 				peers: []string{trestleProcess}},
 		)
 	}
-	for i := range cases {
-		c := &cases[i]
-		if c.kind == "" {
-			c.kind = shaped
-		}
-		c.records, c.textBytes = c.records/divide, c.textBytes/divide
-		c.keys, c.shards, c.repeat = max(c.keys, 1), max(c.shards, 1), max(c.repeat, 1)
-		if c.bytes == 0 {
-			c.bytes = 100
-		}
+	return cases
+}
+
+// flinkCases run on a Flink cluster. Their sources are split, so that each slot works.
+func flinkCases(minutes bool) []benchCase {
+	both := []string{trestle, beamFlink}
+	cases := []benchCase{
+		{name: "flink-tiny", shape: "tiny", peers: both},
+		{name: "flink-wordcount-1mb", kind: pythonWordCount, textBytes: 1e6, peers: both},
+		{name: "flink-wordcount-50mb", kind: pythonWordCount, textBytes: 50e6, peers: both},
+		{name: "flink-gbk-1m", shape: "gbk", records: 1e6, keys: 1e5, shards: 16, peers: both},
+		{name: "flink-gbk-5m", shape: "gbk", records: 5e6, keys: 1e5, shards: 16, peers: both},
 	}
-	return cases, nil
+	if minutes {
+		cases = append(cases, benchCase{name: "flink-gbk-50m", shape: "gbk", records: 50e6, keys: 1e6, shards: 16, memory: "256MiB", peers: both})
+	}
+	return cases
 }
 
 // place is where things are.
@@ -96,6 +121,8 @@ type place struct {
 	trestle, prism, pipeline, wordcount string // binaries
 	python                              string // virtual environment
 	text, hotkey, dir, beam             string
+	// flink is Flink's folder, beamFlink that of Beam's own runner on it; empty when nothing runs on Flink.
+	flink, beamFlink string
 }
 
 // command is how a case is run on a peer, whose server, if it has one, is at endpoint. Output, if there is any, goes to
@@ -110,6 +137,9 @@ func (at place) command(c benchCase, peer, endpoint, output string) (argv []stri
 		}
 		if peer == sdk {
 			return append(argv, "-runner", "direct"), nil
+		}
+		if at.flink != "" {
+			argv = append(argv, flinkParallelism)
 		}
 		return append(argv, "--endpoint="+endpoint, "--environment_type=LOOPBACK"), nil
 	case goWordCount:
@@ -137,6 +167,9 @@ func (at place) command(c benchCase, peer, endpoint, output string) (argv []stri
 		return append(argv, "--runner=PortableRunner", "--job_endpoint="+endpoint, "--environment_type=PROCESS",
 			"--environment_config="+string(config)), err
 	default:
+		if at.flink != "" {
+			argv = append(argv, flinkParallelism)
+		}
 		return append(argv, "--runner=PortableRunner", "--job_endpoint="+endpoint, "--environment_type=LOOPBACK"), nil
 	}
 }

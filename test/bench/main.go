@@ -32,6 +32,8 @@ func main() {
 	var f flags
 	flag.StringVar(&f.trestle, "trestle", "bin/trestle", "the trestle binary")
 	flag.StringVar(&f.prism, "prism", "", "binary of Beam's Prism")
+	flag.StringVar(&f.flink, "flink", "", "folder of Flink: run its cases, on a cluster of it, and no others")
+	flag.StringVar(&f.beamFlink, "beam-flink", "", "folder of Beam's own Flink runner")
 	flag.StringVar(&f.pipeline, "pipeline", "", "binary of ./test/bench/pipeline")
 	flag.StringVar(&f.wordcount, "go", "", "binary of the Go SDK's WordCount example")
 	flag.StringVar(&f.python, "python", "", "virtual environment with Beam's Python SDK")
@@ -80,7 +82,11 @@ func (f *flags) run(ctx context.Context) error {
 	}
 	m.Trestle, m.Beam, m.Label = version(f.trestle), f.beam, f.label
 	now := time.Now().UTC()
-	out, err := os.Create(filepath.Join(f.results, now.Format("2006-01-02-150405")+"-"+f.size+".jsonl"))
+	name := f.size
+	if f.flink != "" {
+		name = "flink-" + name
+	}
+	out, err := os.Create(filepath.Join(f.results, now.Format("2006-01-02-150405")+"-"+name+".jsonl"))
 	if err != nil {
 		return err
 	}
@@ -98,7 +104,7 @@ func (f *flags) run(ctx context.Context) error {
 
 // choose finds the cases to run, and the peers of each.
 func (f *flags) choose() ([]benchCase, error) {
-	all, err := casesOf(f.size)
+	all, err := casesOf(f.size, f.flink != "")
 	if err != nil {
 		return nil, err
 	}
@@ -123,9 +129,15 @@ func (f *flags) choose() ([]benchCase, error) {
 
 // prepare makes paths absolute and the folder for this run empty.
 func (f *flags) prepare() error {
-	for _, path := range []*string{&f.trestle, &f.prism, &f.pipeline, &f.wordcount, &f.python, &f.text, &f.hotkey, &f.dir, &f.results} {
+	needed := []*string{&f.trestle, &f.pipeline, &f.wordcount, &f.python, &f.text, &f.hotkey, &f.dir, &f.results}
+	if f.flink == "" {
+		needed = append(needed, &f.prism)
+	} else {
+		needed = append(needed, &f.flink, &f.beamFlink)
+	}
+	for _, path := range needed {
 		if *path == "" {
-			return errors.New("all of -trestle, -prism, -pipeline, -go, -python, -text, -hotkey, -dir and -results are needed; `make bench` gives them")
+			return errors.New("all of -trestle, -pipeline, -go, -python, -text, -hotkey, -dir and -results are needed, and -prism or -flink with -beam-flink; `make bench` and `make bench-flink` give them")
 		}
 		absolute, err := filepath.Abs(*path)
 		if err != nil {
@@ -149,17 +161,17 @@ func (f *flags) prepare() error {
 }
 
 // runAll runs one pipeline after another. Every other round goes through the peers backwards, so that none always comes
-// after the same one. It goes on after a failure, but not after ctx's end.
+// after the same one. It goes on after a failure, but not after ctx's end, and leaves out who took too long for a case.
 func (f *flags) runAll(ctx context.Context, m machine, chosen []benchCase, out *os.File) ([]result, error) {
 	var results []result
 	words := map[string]int64{} // by case: all peers must find as many
 	for _, c := range chosen {
+		peers := slices.Clone(c.peers)
 		for round := range f.rounds {
-			peers := slices.Clone(c.peers)
-			if round%2 == 1 {
+			if round > 0 {
 				slices.Reverse(peers)
 			}
-			for _, peer := range peers {
+			for _, peer := range slices.Clone(peers) {
 				r := f.runOne(ctx, c, peer, round)
 				if ctx.Err() != nil {
 					return results, context.Cause(ctx)
@@ -176,6 +188,9 @@ func (f *flags) runAll(ctx context.Context, m machine, chosen []benchCase, out *
 					return results, err
 				}
 				fmt.Println(r.line())
+				if r.timedOut { // and would again
+					peers = slices.DeleteFunc(peers, func(p string) bool { return p == peer })
+				}
 			}
 		}
 	}

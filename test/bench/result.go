@@ -19,6 +19,8 @@ type result struct {
 	Peer  string `json:"peer"`
 	Round int    `json:"round"`
 	Error string `json:"error,omitempty"`
+	// timedOut says that the error is the time-out's.
+	timedOut bool
 
 	Records int64 `json:"records,omitempty"`
 	Words   int64 `json:"words,omitempty"` // different ones, that a WordCount found
@@ -27,12 +29,19 @@ type result struct {
 	RunSeconds   float64 `json:"run_s,omitempty"` // from the submission to the job's end, where the client says
 	ClientCPU    float64 `json:"client_cpu_s"`    // with LOOPBACK it is the worker too
 	ServerCPU    float64 `json:"server_cpu_s"`
-	WorkersCPU   float64 `json:"workers_cpu_s"` // of the processes that the server started
+	WorkersCPU   float64 `json:"workers_cpu_s"` // of the processes that the server started; on Flink, of those that the TaskManagers started
 	OthersCPU    float64 `json:"others_cpu_s"`  // of the rest of the machine, meanwhile
 	ServerPeakMB float64 `json:"server_peak_mb"`
 	ServerIdleMB float64 `json:"server_idle_mb"`
 	UpSeconds    float64 `json:"up_s"` // from the server's start until it takes connections
 	Load         float64 `json:"load"` // average over the minute before
+
+	// On Flink only. Memory is the sum of each process's own peak.
+	RunningSeconds     float64 `json:"running_s,omitempty"` // from Run until a task runs, as Flink tells
+	JobManagerCPU      float64 `json:"jobmanager_cpu_s,omitempty"`
+	TaskManagersCPU    float64 `json:"taskmanagers_cpu_s,omitempty"`
+	TaskManagersPeakMB float64 `json:"taskmanagers_peak_mb,omitempty"`
+	WorkersPeakMB      float64 `json:"workers_peak_mb,omitempty"`
 
 	machine
 }
@@ -43,6 +52,10 @@ func (r result) write(w io.Writer) error { return json.NewEncoder(w).Encode(r) }
 func (r result) line() string {
 	if r.Error != "" {
 		return fmt.Sprintf("%-18s %-16s %d  failed: %s", r.Case, r.Peer, r.Round+1, r.Error)
+	}
+	if r.onFlink() {
+		return fmt.Sprintf("%-18s %-16s %d  wall %7.2f s  running after %5.2f s  client %6.2f, TaskManagers %6.2f, workers %6.2f s CPU, %5.0f + %4.0f MB peak  (others %.1f s)",
+			r.Case, r.Peer, r.Round+1, r.WallSeconds, r.RunningSeconds, r.ClientCPU, r.TaskManagersCPU, r.WorkersCPU, r.TaskManagersPeakMB, r.WorkersPeakMB, r.OthersCPU)
 	}
 	return fmt.Sprintf("%-18s %-16s %d  wall %7.2f s  client %7.2f s  server %7.2f s CPU, %6.0f MB peak  (others %.1f s)",
 		r.Case, r.Peer, r.Round+1, r.WallSeconds, r.ClientCPU, r.ServerCPU, r.ServerPeakMB, r.OthersCPU)
@@ -71,6 +84,56 @@ func readResults(paths []string) (all []result, err error) {
 	return all, nil
 }
 
+// column is one of the table's numbers: the median of a number of each run.
+type column struct {
+	title string
+	of    func(result) float64
+	form  func(float64) string
+}
+
+var (
+	serverColumns = []column{
+		{"server CPU s", func(r result) float64 { return r.ServerCPU }, short},
+		{"server CPU µs/record", func(r result) float64 { return r.perRecord(r.ServerCPU) }, hundredths},
+		{"server peak MB", func(r result) float64 { return r.ServerPeakMB }, whole},
+	}
+	flinkColumns = []column{
+		{"to RUNNING s", func(r result) float64 { return r.RunningSeconds }, short},
+		{"TaskManager CPU s", func(r result) float64 { return r.TaskManagersCPU }, short},
+		{"µs/record", func(r result) float64 { return r.perRecord(r.TaskManagersCPU) }, hundredths},
+		{"worker CPU s", func(r result) float64 { return r.WorkersCPU }, short},
+		{"server, JobManager CPU s", func(r result) float64 { return r.ServerCPU + r.JobManagerCPU }, short},
+		{"TaskManager peak MB", func(r result) float64 { return r.TaskManagersPeakMB }, whole},
+		{"worker peak MB", func(r result) float64 { return r.WorkersPeakMB }, whole},
+	}
+)
+
+func columnsOf(results []result) []column {
+	if slices.ContainsFunc(results, result.onFlink) {
+		return flinkColumns
+	}
+	return serverColumns
+}
+
+// onFlink says whether a run was on a Flink cluster. One that failed may not say.
+func (r result) onFlink() bool { return r.TaskManagersPeakMB > 0 }
+
+// harnessCPU is the SDK's: of the client, and of the workers' processes where the server starts these.
+func (r result) harnessCPU() float64 {
+	if r.onFlink() {
+		return r.ClientCPU // always LOOPBACK; the other processes are Trestle's
+	}
+	return r.ClientCPU + r.WorkersCPU
+}
+
+// perRecord are microseconds; 0 where records are not counted.
+func (r result) perRecord(seconds float64) float64 {
+	if r.Records == 0 {
+		return 0
+	}
+	return seconds / float64(r.Records) * 1e6
+}
+
 // table sums results up as Markdown: medians, and how many times as long as trestle a peer took, the median over pairs of
 // one round.
 func table(results []result) string {
@@ -84,9 +147,13 @@ func table(results []result) string {
 		}
 		runs[k] = append(runs[k], r)
 	}
+	columns := columnsOf(results)
 	var b strings.Builder
-	b.WriteString("| case | peer | runs | wall s, median (best) | × trestle | client CPU s | server CPU s | server CPU µs/record | server peak MB |\n")
-	b.WriteString("|---|---|---|---|---|---|---|---|---|\n")
+	b.WriteString("| case | peer | runs | wall s, median (best) | × trestle | client CPU s |")
+	for _, c := range columns {
+		b.WriteString(" " + c.title + " |")
+	}
+	b.WriteString("\n" + strings.Repeat("|---", 6+len(columns)) + "|\n")
 	for _, k := range order {
 		good := slices.DeleteFunc(slices.Clone(runs[k]), func(r result) bool { return r.Error != "" })
 		if len(good) == 0 {
@@ -100,19 +167,14 @@ func table(results []result) string {
 		} else {
 			b.WriteString(" |")
 		}
-		fmt.Fprintf(&b, " %s |", short(median(good, func(r result) float64 { return r.ClientCPU + r.WorkersCPU })))
-		if median(good, func(r result) float64 { return r.ServerPeakMB }) == 0 {
-			b.WriteString(" | | |\n") // without a server
-			continue
-		}
-		server := median(good, func(r result) float64 { return r.ServerCPU })
-		fmt.Fprintf(&b, " %s |", short(server))
-		if n := good[0].Records; n > 0 {
-			fmt.Fprintf(&b, " %.2f |", server/float64(n)*1e6)
-		} else {
+		fmt.Fprintf(&b, " %s |", short(median(good, result.harnessCPU)))
+		for _, c := range columns {
+			if x := median(good, c.of); x != 0 { // what the peer has not has used nothing
+				b.WriteString(" " + c.form(x))
+			}
 			b.WriteString(" |")
 		}
-		fmt.Fprintf(&b, " %.0f |\n", median(good, func(r result) float64 { return r.ServerPeakMB }))
+		b.WriteString("\n")
 	}
 	return b.String()
 }
@@ -146,6 +208,10 @@ func middle(numbers []float64) float64 {
 	n := len(numbers)
 	return (numbers[(n-1)/2] + numbers[n/2]) / 2
 }
+
+func hundredths(x float64) string { return fmt.Sprintf("%.2f", x) }
+
+func whole(x float64) string { return fmt.Sprintf("%.0f", x) }
 
 // short is a number with as many digits as mean something.
 func short(x float64) string {

@@ -17,17 +17,24 @@ import (
 func (f *flags) runOne(ctx context.Context, c benchCase, peer string, round int) result {
 	r := result{Date: time.Now().UTC().Format(time.RFC3339), Case: c.name, Peer: peer, Round: round, Records: c.records}
 	if err := f.measure(ctx, c, &r); err != nil {
-		r.Error = err.Error()
+		r.Error, r.timedOut = err.Error(), errors.Is(err, errTimeout)
 	}
 	return r
 }
 
+var errTimeout = errors.New("it took too long")
+
 func (f *flags) measure(ctx context.Context, c benchCase, r *result) (err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, f.timeout, fmt.Errorf("it took longer than %v", f.timeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, f.timeout, fmt.Errorf("%w: more than %v", errTimeout, f.timeout))
 	defer cancel()
 	name := fmt.Sprintf("%s-%s-%d", c.name, r.Peer, r.Round)
 	output := filepath.Join(f.dir, "out", name)
-	s, err := f.serve(ctx, c, r.Peer, filepath.Join(f.dir, "log", name+"-server.log"))
+	fl, err := f.startFlink(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, fl.stop()) }()
+	s, err := f.serve(ctx, c, r.Peer, filepath.Join(f.dir, "log", name+"-server.log"), fl.url())
 	if err != nil {
 		return err
 	}
@@ -43,10 +50,13 @@ func (f *flags) measure(ctx context.Context, c benchCase, r *result) (err error)
 	if err != nil {
 		return err
 	}
+	if err := f.warm(ctx, fl, r.Peer, endpoint, name); err != nil {
+		return err
+	}
 	if r.Load, err = load(); err != nil {
 		return err
 	}
-	before, err := sample(s)
+	before, err := sample(s, fl)
 	if err != nil {
 		return err
 	}
@@ -54,13 +64,14 @@ func (f *flags) measure(ctx context.Context, c benchCase, r *result) (err error)
 	if err != nil {
 		return err
 	}
-	after, err := sample(s)
+	if err := fl.finish(ctx, endpoint, r); err != nil {
+		return err
+	}
+	after, err := sample(s, fl)
 	if err != nil {
 		return err
 	}
-	r.ServerCPU, r.WorkersCPU = after.own-before.own, after.children-before.children
-	r.OthersCPU = max(0, after.machine-before.machine-r.ServerCPU-r.WorkersCPU-r.ClientCPU)
-	r.ServerPeakMB = after.peak
+	r.charge(before, after)
 	if c.kind == shaped {
 		var measured struct{ Seconds float64 }
 		if err := json.Unmarshal(stdout, &measured); err != nil {
@@ -102,15 +113,19 @@ func (f *flags) client(ctx context.Context, argv []string, log string, r *result
 	return kept.Bytes(), nil
 }
 
-// usage is what a server and the machine have used up so far.
+// usage is what a server, a Flink and the machine have used up so far.
 type usage struct {
 	cpu
-	machine, peak float64
+	machine, peak            float64
+	jobManager, taskManagers cpu
 }
 
-// sample reads the usage of a server, which may be nil.
-func sample(s *server) (u usage, err error) {
-	if u.machine, err = busy(); err != nil || s == nil {
+// sample reads the usage of a server and a Flink, which may be nil.
+func sample(s *server, fl *flinkRig) (u usage, err error) {
+	if u.machine, err = busy(); err != nil {
+		return u, err
+	}
+	if err := fl.sample(&u); err != nil || s == nil {
 		return u, err
 	}
 	if u.cpu, err = cpuOf(s.pid()); err != nil {
@@ -118,6 +133,15 @@ func sample(s *server) (u usage, err error) {
 	}
 	u.peak, err = memory(s.pid(), "VmHWM")
 	return u, err
+}
+
+// charge is what the run has used up between two samples; the client's part it has.
+func (r *result) charge(before, after usage) {
+	r.ServerCPU, r.ServerPeakMB = after.own-before.own, after.peak
+	r.JobManagerCPU = after.jobManager.own - before.jobManager.own
+	r.TaskManagersCPU = after.taskManagers.own - before.taskManagers.own
+	r.WorkersCPU = after.children - before.children + after.taskManagers.children - before.taskManagers.children
+	r.OthersCPU = max(0, after.machine-before.machine-r.ServerCPU-r.JobManagerCPU-r.TaskManagersCPU-r.WorkersCPU-r.ClientCPU)
 }
 
 // load is the machine's load average over the last minute.

@@ -39,23 +39,34 @@ func (f *flags) inGroup(ctx context.Context, argv []string) *exec.Cmd {
 	return cmd
 }
 
-// serve starts the server that a peer needs, and waits until it takes connections; nil for a peer that needs none.
-func (f *flags) serve(ctx context.Context, c benchCase, peer, log string) (*server, error) {
-	var argv []string
+// argv is the command line of the server that a peer needs; empty for one that needs none. One that does not say where it
+// listens is told: endpoint. flinkURL is where Flink is, if it is to be used.
+func (f *flags) argv(c benchCase, peer, flinkURL string) (argv []string, endpoint string, err error) {
 	switch peer {
 	case trestle, trestleProcess:
 		argv = []string{f.trestle, "serve", "--listen", "127.0.0.1:0", "--data", filepath.Join(f.dir, "data")}
 		if c.memory != "" {
 			argv = append(argv, "--memory", c.memory)
 		}
+		if flinkURL != "" {
+			argv = append(argv, "--engine", "flink", "--flink", flinkURL)
+		}
+		return argv, "", nil
 	case prism:
 		port, err := freePort()
-		if err != nil {
-			return nil, err
-		}
-		argv = []string{f.prism, "-job_port=" + port, "-serve_http=false", "-log_level=warn"}
+		return []string{f.prism, "-job_port=" + port, "-serve_http=false", "-log_level=warn"}, "127.0.0.1:" + port, err
+	case beamFlink:
+		return f.beamServer(flinkURL)
 	default:
-		return nil, nil
+		return nil, "", nil
+	}
+}
+
+// serve starts the server that a peer needs, and waits until it takes connections; nil for a peer that needs none.
+func (f *flags) serve(ctx context.Context, c benchCase, peer, log, flinkURL string) (*server, error) {
+	argv, endpoint, err := f.argv(c, peer, flinkURL)
+	if len(argv) == 0 || err != nil {
+		return nil, err
 	}
 	file, err := os.Create(log)
 	if err != nil {
@@ -86,8 +97,8 @@ func (f *flags) serve(ctx context.Context, c benchCase, peer, log string) (*serv
 		for lines.Scan() { // so that the server never waits for a reader
 		}
 	}()
-	if peer == prism {
-		s.endpoint = strings.Replace(argv[1], "-job_port=", "127.0.0.1:", 1)
+	if endpoint != "" {
+		s.endpoint = endpoint
 		err = s.dial(ctx)
 	} else {
 		select {
@@ -136,8 +147,8 @@ func (s *server) stop() error {
 	select {
 	case err := <-s.ended:
 		var exit *exec.ExitError
-		if errors.As(err, &exit) && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGTERM {
-			return nil // Prism does not catch the signal
+		if errors.As(err, &exit) && (exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGTERM || exit.ExitCode() == 128+int(syscall.SIGTERM)) {
+			return nil // Prism does not catch the signal, and a JVM says that it came
 		}
 		return err
 	case <-time.After(patience):
@@ -146,7 +157,7 @@ func (s *server) stop() error {
 	}
 }
 
-// freePort is a port that nobody listened on a moment ago: Prism cannot be asked which one it took.
+// freePort is a port that nobody listened on a moment ago: some servers cannot be asked which one they took.
 func freePort() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -30,23 +30,27 @@ type Options struct {
 	TaskManagers []*cluster.Host
 	// Slots is the number of task slots of a TaskManager; 2 when it is 0.
 	Slots int
+	// Memory is what a TaskManager has; DefaultMemory when it is the zero value.
+	Memory Memory
 	// Config adds to Flink's configuration, or replaces what is set here.
 	Config map[string]string
 	// JVM are further options of every JVM; Env adds to the environment of all.
 	JVM, Env []string
 }
 
-// Memory of the JVMs, in MB. Started without Flink's scripts, a TaskManager computes none of its parts and wants each set.
-// Together they are some 830 MB, which is enough for four pipelined stages in 2 slots; most of it is touched by big jobs only.
+// Memory are the parts of a TaskManager's memory that jobs have different wants of, in MB.
+type Memory struct{ TaskHeap, Network, Managed, Metaspace int }
+
+// DefaultMemory is enough for four pipelined stages in 2 slots; most of it is touched by big jobs only. A blocking exchange
+// takes 16 MB of Network for each task that feeds it.
+var DefaultMemory = Memory{TaskHeap: 256, Network: 160, Managed: 64, Metaspace: 128}
+
+// The other parts, in MB. Started without Flink's scripts, a TaskManager computes none of them and wants each set.
 const (
 	jobManagerHeap  = 320
 	frameworkHeap   = 64
-	taskHeap        = 256
 	frameworkDirect = 64
 	taskDirect      = 64
-	network         = 160 // a blocking exchange takes 16 MB for each task that feeds it
-	managed         = 64
-	metaspace       = 128
 	overhead        = 64
 )
 
@@ -95,6 +99,9 @@ func attach(o Options) *Flink {
 	if o.Slots == 0 {
 		o.Slots = 2
 	}
+	if o.Memory == (Memory{}) {
+		o.Memory = DefaultMemory
+	}
 	return &Flink{options: o, taskManagers: map[string]*cluster.Process{},
 		client: &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{}}}
 }
@@ -122,8 +129,8 @@ func (f *Flink) StartTaskManager(h *cluster.Host) (err error) {
 	// A name that no earlier one on the host had, so that one can wait until Flink has this one, and misses that one.
 	id := fmt.Sprintf("%s-%d", h.Name, time.Now().UnixMilli())
 	f.taskManagers[h.Name], err = f.launch(h, "taskmanager", []string{
-		fmt.Sprintf("-Xmx%dm", frameworkHeap+taskHeap),
-		fmt.Sprintf("-XX:MaxDirectMemorySize=%dm", frameworkDirect+taskDirect+network),
+		fmt.Sprintf("-Xmx%dm", frameworkHeap+f.options.Memory.TaskHeap),
+		fmt.Sprintf("-XX:MaxDirectMemorySize=%dm", frameworkDirect+taskDirect+f.options.Memory.Network),
 	}, "org.apache.flink.runtime.taskexecutor.TaskManagerRunner", "-D", resourceID+id)
 	return err
 }
@@ -153,7 +160,7 @@ func (f *Flink) launch(h *cluster.Host, part string, jvm []string, class string,
 		return nil, err
 	}
 	argv := slices.Concat([]string{java}, jvm,
-		[]string{fmt.Sprintf("-XX:MaxMetaspaceSize=%dm", metaspace), "-XX:+UseSerialGC",
+		[]string{fmt.Sprintf("-XX:MaxMetaspaceSize=%dm", f.options.Memory.Metaspace), "-XX:+UseSerialGC",
 			"-Djava.io.tmpdir=" + filepath.Join(folder, "tmp"),
 			"-Dlog4j.configurationFile=" + filepath.Join(conf, "log4j.properties")},
 		openModules(), f.options.JVM,
@@ -175,7 +182,7 @@ func javaCommand() (string, error) {
 // config is Flink's configuration on a host.
 func (f *Flink) config(h *cluster.Host, folder string) string {
 	mb := func(n int) string { return fmt.Sprintf("%dm", n) }
-	jobManager := f.options.JobManager.Address()
+	memory, jobManager := f.options.Memory, f.options.JobManager.Address()
 	// The REST handlers of 1.20 look for the JobManager's blob server at localhost, wherever it is: it must listen everywhere.
 	// On plain hosts so does every cluster's; then their ports differ as their addresses do.
 	bind, rpcPort := "0.0.0.0", 6123
@@ -198,12 +205,12 @@ func (f *Flink) config(h *cluster.Host, folder string) string {
 		"parallelism.default":                        "1",
 		"taskmanager.memory.framework.heap.size":     mb(frameworkHeap),
 		"taskmanager.memory.framework.off-heap.size": mb(frameworkDirect),
-		"taskmanager.memory.task.heap.size":          mb(taskHeap),
+		"taskmanager.memory.task.heap.size":          mb(memory.TaskHeap),
 		"taskmanager.memory.task.off-heap.size":      mb(taskDirect),
-		"taskmanager.memory.network.min":             mb(network),
-		"taskmanager.memory.network.max":             mb(network),
-		"taskmanager.memory.managed.size":            mb(managed),
-		"taskmanager.memory.jvm-metaspace.size":      mb(metaspace),
+		"taskmanager.memory.network.min":             mb(memory.Network),
+		"taskmanager.memory.network.max":             mb(memory.Network),
+		"taskmanager.memory.managed.size":            mb(memory.Managed),
+		"taskmanager.memory.jvm-metaspace.size":      mb(memory.Metaspace),
 		"taskmanager.memory.jvm-overhead.min":        mb(overhead),
 		"taskmanager.memory.jvm-overhead.max":        mb(overhead),
 		// Both TaskManagers are to work: the first name is of old versions.

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Overview is what Flink says of itself.
@@ -85,6 +86,33 @@ func (f *Flink) AwaitJob(ctx context.Context, id string) (j Job, err error) {
 		return j.Ended(), err
 	})
 	return j, err
+}
+
+// FirstRunning is when the first of a job's tasks ran, by the TaskManager's clock; an error when none has.
+func (f *Flink) FirstRunning(ctx context.Context, id string) (first time.Time, err error) {
+	j, err := f.Job(ctx, id)
+	if err != nil {
+		return first, err
+	}
+	for _, v := range j.Vertices {
+		var answer struct {
+			Subtasks []struct {
+				Timestamps map[string]int64 `json:"timestamps"`
+			} `json:"subtasks"`
+		}
+		if err := f.get(ctx, "/jobs/"+id+"/vertices/"+v.ID+"/subtasktimes", &answer); err != nil {
+			return first, err
+		}
+		for _, task := range answer.Subtasks {
+			if ms := task.Timestamps["RUNNING"]; ms > 0 && (first.IsZero() || ms < first.UnixMilli()) {
+				first = time.UnixMilli(ms)
+			}
+		}
+	}
+	if first.IsZero() {
+		return first, fmt.Errorf("no task of the job %s has run", id)
+	}
+	return first, nil
 }
 
 // Failure is the root exception of a job that failed, "" of others.
