@@ -174,6 +174,10 @@ func (p *Process) Kill() error {
 	return p.await("SIGKILL")
 }
 
+// KillAlone ends the process by SIGKILL, and not what it has started: as `kill -9 PID` does, or the kernel when memory runs
+// out. It waits for the end. What has ended already is no error.
+func (p *Process) KillAlone() error { return p.id.kill() }
+
 // Stop asks the process to end (SIGTERM) and waits until it has; one that has not after Patience is killed, and that is an
 // error.
 func (p *Process) Stop() error {

@@ -30,10 +30,25 @@ type fault struct {
 	fails jobpb.JobState_Enum
 	// parts is set where the client cannot see the end: its connection is lost.
 	parts bool
+	// swept is set where nobody is left on the host to clean up: what is left there is the next job's worker's to remove, so
+	// one more job runs before anybody looks.
+	swept bool
 }
 
 var faults = []fault{
+	// The JVM alone dies: its worker is to notice, end its harnesses and clean up behind itself, while no other worker is near.
 	{name: "taskmanager", strike: func(ctx context.Context, r *rig, _ *server, _ flink.Job) error {
+		h := r.taskManagers()[0]
+		if err := r.flink.TaskManager(h).KillAlone(); err != nil {
+			return err
+		}
+		if err := r.workersGone(ctx, h); err != nil {
+			return err
+		}
+		return r.flink.StartTaskManager(h)
+	}},
+	// The JVM, its worker and the harnesses die at once, as when a pod is killed that keeps its disk.
+	{name: "pod", swept: true, strike: func(_ context.Context, r *rig, _ *server, _ flink.Job) error {
 		h := r.taskManagers()[0]
 		if err := r.flink.TaskManager(h).Kill(); err != nil {
 			return err
@@ -46,7 +61,7 @@ var faults = []fault{
 	{name: "harness", strike: func(_ context.Context, r *rig, _ *server, _ flink.Job) error {
 		return killOne(r.taskManagers()[0], "--control_endpoint")
 	}},
-	{name: "host", strike: func(ctx context.Context, r *rig, _ *server, _ flink.Job) error {
+	{name: "host", swept: true, strike: func(ctx context.Context, r *rig, _ *server, _ flink.Job) error {
 		h := r.taskManagers()[1]
 		if err := h.Crash(); err != nil {
 			return err
@@ -73,6 +88,34 @@ var faults = []fault{
 	{name: "cancel-in-flink", fails: jobpb.JobState_CANCELLED, strike: func(ctx context.Context, r *rig, _ *server, j flink.Job) error {
 		return r.flink.Cancel(ctx, j.ID)
 	}},
+}
+
+// orphansTime is how long a worker may take to end after its TaskManager was killed: its harnesses get some seconds to end in
+// order, and it has files to remove.
+const orphansTime = 30 * time.Second
+
+// workersGone waits until no worker or harness of a killed TaskManager is on its host.
+func (r *rig) workersGone(ctx context.Context, h *cluster.Host) error {
+	began := time.Now()
+	ctx, cancel := context.WithTimeoutCause(ctx, orphansTime, errors.New("its TaskManager is dead, and they go on"))
+	defer cancel()
+	var left []cluster.Found
+	err := await(ctx, func() (bool, error) {
+		left = left[:0]
+		for _, part := range []string{"--scratch", "--control_endpoint"} {
+			found, err := h.Find(part)
+			if err != nil {
+				return false, err
+			}
+			left = append(left, found...)
+		}
+		return len(left) == 0, nil
+	})
+	if err != nil {
+		return fmt.Errorf("on %s are %v: %w", h.Name, left, err)
+	}
+	fmt.Printf("    the worker on %s was gone %.1f s after its TaskManager\n", h.Name, time.Since(began).Seconds())
+	return nil
 }
 
 // killOne kills a process on a host by SIGKILL: the first whose command line has all of these in it.
@@ -272,6 +315,13 @@ func (r *rig) struck(ctx context.Context, s *server, fault fault, one *result) e
 	}
 	if err := r.flink.Await(ctx); err != nil {
 		return err
+	}
+	if fault.swept {
+		next := one.cell
+		next.mark += "-next"
+		if ran := r.runCell(ctx, next, s, before); ran.err != nil {
+			return fmt.Errorf("the job after it: %w", ran.err)
+		}
 	}
 	return r.nothingLeft(ctx, before)
 }
