@@ -175,6 +175,15 @@ e2e-flink-faults: $(adapters) build $(text) $(firstword $(flinks)) $(go_storage)
 	@go build -o build/flink/driver ./test/flink
 	@$(e2e_flink) faults
 
+# Twenty jobs under random kills of harnesses, workers and TaskManagers. SEED=7 has what is killed follow from it.
+.PHONY: chaos-flink
+JOBS ?= 20
+SEED ?= 0
+chaos-flink: $(adapters) build $(text) $(call flink,$(FLINK)) $(go_storage) $(s3server) $(image_go)
+	@go build -o build/flink/driver ./test/flink
+	@CGO_ENABLED=0 go build -trimpath=false -ldflags '-s -w' -o build/flink/shaped ./test/flink/shaped
+	@$(e2e_flink) -flinks '$(abspath $(dir $(call flink,$(FLINK))))' -images $(images) -jobs $(JOBS) -seed $(SEED) chaos
+
 # A Flink cluster that stays until flink-down, for development (see test/flink).
 .PHONY: flink-up flink-down
 flink-up: $(call flink,$(FLINK))

@@ -192,18 +192,9 @@ func (f *flags) strikes(ctx context.Context) (ok bool, err error) {
 	}
 	home := filepath.SplitList(f.flinks)[0]
 	version := strings.TrimPrefix(filepath.Base(home), "flink-")
-	large := filepath.Join(f.dir, "large.txt")
-	if err := os.MkdirAll(f.dir, 0o755); err != nil {
+	if err := f.enlarge(); err != nil {
 		return false, err
 	}
-	text, err := os.ReadFile(f.text)
-	if err != nil {
-		return false, err
-	}
-	if err := os.WriteFile(large, []byte(strings.Repeat(string(text), repeats)), 0o644); err != nil {
-		return false, err
-	}
-	f.text = large
 	c, err := cluster.Start(ctx, f.clusterOptions(version+"-faults"))
 	if err != nil {
 		return false, err
@@ -231,6 +222,19 @@ func (f *flags) strikes(ctx context.Context) (ok bool, err error) {
 		}
 	}
 	return report(results), nil
+}
+
+// enlarge makes a text of which counting lasts.
+func (f *flags) enlarge() error {
+	if err := os.MkdirAll(f.dir, 0o755); err != nil {
+		return err
+	}
+	text, err := os.ReadFile(f.text)
+	if err != nil {
+		return err
+	}
+	f.text = filepath.Join(f.dir, "large.txt")
+	return os.WriteFile(f.text, []byte(strings.Repeat(string(text), repeats)), 0o644)
 }
 
 // suffer runs a job, lets the fault strike while it is at work, and looks at what became of it.

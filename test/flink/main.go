@@ -39,6 +39,9 @@ type flags struct {
 	flinks string
 	quick  bool
 	only   string
+	// What a chaos run has.
+	jobs int
+	seed uint64
 	programs
 }
 
@@ -52,6 +55,9 @@ func main() {
 	flag.StringVar(&f.flinks, "flinks", "", "e2e: folders of Flink's versions, separated by colons")
 	flag.BoolVar(&f.quick, "quick", false, "e2e: the first version and two cells only")
 	flag.StringVar(&f.only, "only", "", "e2e: only cells with this in their name (sdk-environment-staging-data)")
+	flag.IntVar(&f.jobs, "jobs", 20, "chaos: how many jobs")
+	flag.Uint64Var(&f.seed, "seed", 0, "chaos: what is killed, and the random pipelines, follow from it; 0 for another each time")
+	flag.StringVar(&f.shaped, "shaped", filepath.Join("build", "flink", "shaped"), "chaos: binary of ./test/flink/shaped")
 	flag.StringVar(&f.trestle, "trestle", filepath.Join("bin", "trestle"), "e2e: the trestle binary")
 	flag.StringVar(&f.text, "text", "", "e2e: the text whose words are counted")
 	flag.StringVar(&f.sdks.Python, "python", "", "e2e: virtual environment with Beam's Python SDK")
@@ -76,7 +82,7 @@ func main() {
 }
 
 func (f *flags) run(ctx context.Context, arguments []string) error {
-	const commands = "e2e, faults, up, down, status, exec HOST COMMAND…, kill HOST, start HOST, crash HOST, smoke"
+	const commands = "e2e, faults, chaos, up, down, status, exec HOST COMMAND…, kill HOST, start HOST, crash HOST, smoke"
 	if len(arguments) == 0 {
 		return fmt.Errorf("a command is missing: %s", commands)
 	}
@@ -84,11 +90,8 @@ func (f *flags) run(ctx context.Context, arguments []string) error {
 	switch command {
 	case "up":
 		return f.up(ctx)
-	case "e2e", "faults":
-		run := f.e2e
-		if command == "faults" {
-			run = f.strikes
-		}
+	case "e2e", "faults", "chaos":
+		run := map[string]func(context.Context) (bool, error){"e2e": f.e2e, "faults": f.strikes, "chaos": f.chaos}[command]
 		ok, err := run(ctx)
 		if err == nil && !ok {
 			err = errors.New("not all is well")
@@ -132,7 +135,7 @@ func (f *flags) run(ctx context.Context, arguments []string) error {
 
 // absolute makes all paths so: hosts have other working folders.
 func (f *flags) absolute() error {
-	for _, path := range []*string{&f.trestle, &f.text, &f.sdks.Python, &f.sdks.Go, &f.sdks.Java, &f.hadoop, &f.gateway, &f.images, &f.imports} {
+	for _, path := range []*string{&f.trestle, &f.text, &f.sdks.Python, &f.sdks.Go, &f.sdks.Java, &f.hadoop, &f.gateway, &f.shaped, &f.images, &f.imports} {
 		if *path == "" {
 			continue
 		}

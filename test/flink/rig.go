@@ -22,9 +22,9 @@ import (
 type programs struct {
 	trestle, text string
 	sdks          example.SDKs
-	// hadoop is the folder with Hadoop's jars, gateway the S3 server, images the folder of SDK images, imports the script that
+	// hadoop is the folder with Hadoop's jars, gateway the S3 server, shaped a program of pipelines whose output is known, images the folder of SDK images, imports the script that
 	// makes images of their files.
-	hadoop, gateway, images, imports string
+	hadoop, gateway, shaped, images, imports string
 }
 
 // rig is a cluster with all that the matrix wants.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/graph/window"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/state"
 )
 
 // Build makes the pipeline that puts its output into dir, which must be there, empty, where its harnesses run. [Read] reads
@@ -50,6 +51,8 @@ func (op Op) build(s beam.Scope, in []beam.PCollection, f *fault) beam.PCollecti
 		return beam.ParDo(s, digestBoth, beam.CoGroupByKey(s, in...))
 	case "sum":
 		return beam.CombinePerKey(s, &summary{}, in[0])
+	case "count":
+		return beam.ParDo(s, &counter{Seen: state.MakeValueState[int]("seen")}, in[0])
 	case "total":
 		return beam.ParDo(s, total, beam.Combine(s, &summary{}, beam.DropKey(s, in[0])))
 	case "flatten":

@@ -5,6 +5,7 @@ import (
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/graph/mtime"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/graph/window"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/sdf"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/state"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/io/rtrackers/offsetrange"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/register"
 )
@@ -14,6 +15,7 @@ func init() {
 	register.DoFn3x0[string, int, func(string, int)](&eachElement{})
 	register.DoFn3x0[string, int, func(string, string)](&fat{})
 	register.DoFn4x0[*sdf.LockRTracker, string, int, func(string, int)](&ranges{})
+	register.DoFn3x3[state.Provider, string, int, string, int, error](&counter{})
 	register.Function2x2(digestFat)
 	register.Function2x2(digestGroup)
 	register.Function3x2(digestBoth)
@@ -72,6 +74,17 @@ func (*ranges) ProcessElement(rt *sdf.LockRTracker, k string, _ int, emit func(s
 	for i := rt.GetRestriction().(offsetrange.Restriction).Start; rt.TryClaim(i); i++ {
 		emit(k, int(i))
 	}
+}
+
+// counter numbers the elements of a key, in whatever order they come.
+type counter struct{ Seen state.Value[int] }
+
+func (f *counter) ProcessElement(p state.Provider, k string, _ int) (string, int, error) {
+	seen, _, err := f.Seen.Read(p)
+	if err != nil {
+		return k, 0, err
+	}
+	return k, seen + 1, f.Seen.Write(p, seen+1)
 }
 
 func gather[T any](values func(*T) bool) (all []T) {

@@ -47,6 +47,12 @@ func (p Pipeline) eval(i int, bags [][]pair) []pair {
 		for k, values := range byKey(in) {
 			emit(k, summarise(values))
 		}
+	case "count":
+		for k, values := range byKey(in) {
+			for i := range values {
+				emit(k, i+1)
+			}
+		}
 	case "total":
 		if len(in) > 0 {
 			emit("total", summarise(slices.Collect(maps.Values(index(in)))))

@@ -93,7 +93,7 @@ func (op Op) weight(bag []pair) (n int) {
 // kinds of operations that are not sources.
 var kinds = []string{
 	"affine", "rekey", "swell", "keep", "fault", "range",
-	"group", "fat", "join", "sum", "total",
+	"group", "fat", "join", "sum", "total", "count",
 	"flatten", "reshuffle", "side", "lookup",
 	"fixed", "sliding", "sessions", "fixed sum", "sessions sum", "fixed side",
 }
@@ -107,6 +107,22 @@ func inputs(kind string, many int) int {
 		return 2
 	default:
 		return 1
+	}
+}
+
+// Keyed is a pipeline that lasts some seconds, for who wants something to happen to it meanwhile: it has side inputs, state and
+// sessions, and size elements in its largest collection.
+func Keyed(size int) Pipeline {
+	return Pipeline{
+		{Kind: "source", A: size, B: 7},
+		{Kind: "rekey", In: []int{0}, A: 99},
+		{Kind: "count", In: []int{1}},
+		{Kind: "sum", In: []int{2}},
+		{Kind: "sessions", In: []int{1}, A: 7},
+		{Kind: "source", A: size / 10, B: 11},
+		{Kind: "source", A: 200, B: 3},
+		{Kind: "lookup", In: []int{5, 6}},
+		{Kind: "fixed side", In: []int{5, 6}, A: 9},
 	}
 }
 
