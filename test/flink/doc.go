@@ -4,8 +4,9 @@
 //
 // `make e2e-flink` runs Beam's own WordCount from each SDK in a matrix of environments, ways of staging artifacts and versions
 // of Flink (see matrix). Input and output are in S3 or HDFS. Each cell's counts are held against a count made without Beam;
-// both TaskManagers must have worked on it; and on their hosts no process, container or file may be left of it. `make
-// e2e-flink-quick` is the part that CI runs, and `make e2e-flink-faults` kills, restarts and cancels while a job is at work.
+// both TaskManagers must have worked; and on their hosts no process, container or file may be left of it. `make
+// e2e-flink-quick` is the part that CI runs, and `make e2e-flink-faults` kills, restarts and cancels while a job is at work. `make
+// chaos-flink` runs twenty jobs under random kills.
 //
 // For development, a cluster by one command, which stays until it is taken down:
 //
