@@ -105,7 +105,11 @@ func (e *Engine) Check(ctx context.Context, _ *pipepb.Pipeline, p *plan.Plan, pa
 		errs = append(errs, err)
 	}
 	if cluster.TaskManagers == 0 {
-		errs = append(errs, fmt.Errorf("the Flink at %s has no TaskManager: start one, and look at its log if it does not register", e.rest.base))
+		configuration, err := e.rest.configuration(ctx)
+		if err == nil && !elastic(configuration) {
+			err = fmt.Errorf("the Flink at %s has no TaskManager, and so none of the slots of which a job needs one at least: start one, and look at its log if it does not register", e.rest.base)
+		}
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
@@ -137,11 +141,10 @@ func (e *Engine) Submit(ctx context.Context, j engine.Job) (engine.Run, error) {
 	if err := e.submit(ctx, cluster, id, argument); err != nil {
 		return nil, err
 	}
-	text := fmt.Sprintf("Flink at %s has the job as %s, with %d stages.", e.rest.base, id, len(j.Plan.Stages))
-	if missing := j.Parallelism - cluster.Slots; missing > 0 {
-		text += fmt.Sprintf(" It wants a parallelism of %d, and the cluster has %d slots: %d are missing, so tasks take turns.", j.Parallelism, cluster.Slots, missing)
+	j.Events.Message(jobpb.JobMessage_JOB_MESSAGE_BASIC, fmt.Sprintf("Flink at %s has the job as %s, with %d stages.", e.rest.base, id, len(j.Plan.Stages)))
+	if lack := cluster.lack(max(1, j.Parallelism)); lack != "" {
+		j.Events.Message(jobpb.JobMessage_JOB_MESSAGE_WARNING, lack)
 	}
-	j.Events.Message(jobpb.JobMessage_JOB_MESSAGE_BASIC, text)
 	return e.follow(id, j.Events), nil
 }
 

@@ -192,27 +192,35 @@ func (r *rest) overview(ctx context.Context) (o overview, err error) {
 	return o, err
 }
 
-// defaultParallelism is the parallelism.default of the cluster's configuration; 0 when that does not say. A program that is
-// run through the REST API is not told: there the default is 1.
-func (r *rest) defaultParallelism(ctx context.Context) (int, error) {
+// configuration is what the JobManager was configured with.
+func (r *rest) configuration(ctx context.Context) (map[string]string, error) {
 	var entries []struct {
 		Key   string `json:"key"`
 		Value string `json:"value"`
 	}
-	if err := r.get(ctx, "ask for its default parallelism", "/jobmanager/config", &entries); err != nil {
+	if err := r.get(ctx, "ask for its configuration", "/jobmanager/config", &entries); err != nil {
+		return nil, err
+	}
+	configuration := make(map[string]string, len(entries))
+	for _, entry := range entries {
+		configuration[entry.Key] = entry.Value
+	}
+	return configuration, nil
+}
+
+// defaultParallelism is the parallelism.default of the cluster's configuration; 0 when that does not say. A program that is
+// run through the REST API is not told: there the default is 1.
+func (r *rest) defaultParallelism(ctx context.Context) (int, error) {
+	configuration, err := r.configuration(ctx)
+	text, ok := configuration["parallelism.default"]
+	if err != nil || !ok {
 		return 0, err
 	}
-	for _, entry := range entries {
-		if entry.Key != "parallelism.default" {
-			continue
-		}
-		n, err := strconv.Atoi(strings.TrimSpace(entry.Value))
-		if err != nil || n < 1 {
-			return 0, fmt.Errorf("the Flink at %s: its configuration has parallelism.default %q, which is no number of tasks", r.base, entry.Value)
-		}
-		return n, nil
+	n, err := strconv.Atoi(strings.TrimSpace(text))
+	if err != nil || n < 1 {
+		return 0, fmt.Errorf("the Flink at %s: its configuration has parallelism.default %q, which is no number of tasks", r.base, text)
 	}
-	return 0, nil
+	return n, nil
 }
 
 // state is the state of a job now.

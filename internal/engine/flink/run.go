@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -201,6 +202,9 @@ func (r *run) settled(state string) {
 			text = fmt.Sprintf("the job has failed, and why could not be found out: %v", err)
 		} else if len(all) > 0 {
 			text = explain(all[0])
+			if strings.Contains(all[0].Trace, "NoResourceAvailable") {
+				text += r.slotsNow()
+			}
 		}
 		r.fail(text)
 	}
@@ -253,6 +257,16 @@ func (r *run) tellWaiting() {
 	r.events.Message(jobpb.JobMessage_JOB_MESSAGE_WARNING, fmt.Sprintf(
 		"No task runs yet: Flink at %s has %d TaskManagers with %d slots, of which %d are free, and runs %d jobs. A job needs at least one free slot.",
 		r.engine.rest.base, cluster.TaskManagers, cluster.Slots, cluster.Free, cluster.Running))
+}
+
+// slotsNow is what to add to the failure of a job that got no slot.
+func (r *run) slotsNow() string {
+	cluster, err := r.engine.rest.overview(r.ctx)
+	if err != nil {
+		return fmt.Sprintf("\nHow many slots there are could not be found out: %v", err)
+	}
+	return fmt.Sprintf("\nFlink at %s has %s with %s, of which %d are free, and runs %s. A job needs at least one free slot.",
+		r.engine.rest.base, count(cluster.TaskManagers, "TaskManager"), count(cluster.Slots, "slot"), cluster.Free, count(cluster.Running, "other job"))
 }
 
 // tellRestarts says what made tasks fail that Flink has started anew.
