@@ -197,11 +197,11 @@ func (k *keyedStore) walk(h *heads, before int64, f func(group int, at int64, re
 		}
 		stopped := false
 		next := never
-		// From where the last walk came to, over no graves, to the end of the queue: what comes first behind the time is the next head.
+		// From where the last walk began, over the graves of what it took only, to the end of the queue.
 		err := k.over.Scan(queueKey(h.kind, g, h.min[g]), queueEnd(h.kind, g), func(key, value []byte) (bool, error) {
 			at := coder.Timestamp(key[3:])
 			if at >= before {
-				next = at
+				next = min(next, at) // not later than what f has been shown: it may have left that where it is
 				return false, nil
 			}
 			next = min(next, at)

@@ -37,6 +37,7 @@ var streamingCases = []testCase{
 	{"a watermark passes when nothing holds it, and never goes back", watermarkPasses},
 	{"a bundle under way holds the watermark until it is flushed", bundleHolds},
 	{"an event-time timer holds the watermark, and fires when the watermark is past it", eventTimerHolds},
+	{"of several timers of a key that are due none is left behind, whatever is set for later", severalTimersDue},
 	{"a processing-time timer wakes the task, and fires when it is time", processingTimerWakes},
 	{"a timer that is set for a time that has come fires at once", timerDueAtOnce},
 	{"at the end of input a task is quiet when its last timer has fired", quietAfterTimers},
@@ -162,6 +163,21 @@ func eventTimerHolds(t *testing.T, open Open) {
 	r.told(100)
 	r.want("a@11 b@12")
 	r.watermark(coder.MaxTimestamp)
+	r.quiet(true)
+}
+
+func severalTimersDue(t *testing.T, open Open) {
+	h := &history{onTimer: putOut, onElement: func(b *sdk.Bundle, _ sdk.Element, key, _ string) error {
+		return b.SetTimers(timersOf(timer{key: key, tag: "1", fires: 10}, timer{key: key, tag: "2", fires: 11}, timer{key: key, tag: "3", fires: 100}))
+	}}
+	r := start(t, open, setup{pipeline: keptStream("global", "timers"), script: h.script})
+	r.group(pairs("a=x"))
+	r.watermark(50)
+	r.flush()
+	r.want("a@10 a@11")
+	r.told(50)
+	r.watermark(coder.MaxTimestamp)
+	r.want("a@10 a@11 a@100")
 	r.quiet(true)
 }
 
