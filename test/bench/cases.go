@@ -34,6 +34,7 @@ type benchCase struct {
 	shape         string
 	records, keys int64
 	bytes, shards int
+	stream        bool
 	// repeat is how many times the client runs it, for the median: what a first job waits for, later ones do not.
 	repeat int
 	// textBytes is how long the text of a WordCount is.
@@ -89,6 +90,12 @@ func localCases(minutes bool) []benchCase {
 		{name: "wordcount-go", kind: goWordCount, textBytes: 50e6, peers: both},
 		{name: "wordcount-python", kind: pythonWordCount, textBytes: 50e6, peers: []string{trestleProcess, fnapi, trestle, prism}},
 	}
+	for _, name := range []string{"stateful", "sessions", "sliding", "timers"} {
+		c := benchCase{name: name + "-1m", shape: name, records: 1e6, keys: 1e4, bytes: 20, peers: both}
+		cases = append(cases, c)
+		c.name, c.stream = c.name+"-stream", true
+		cases = append(cases, c)
+	}
 	if minutes {
 		cases = append(cases,
 			benchCase{name: "gbk-50m", shape: "gbk", records: 50e6, keys: 1e6, memory: "256MiB", peers: []string{trestle}},
@@ -134,6 +141,9 @@ func (at place) command(c benchCase, peer, endpoint, output string) (argv []stri
 		if c.records > 0 {
 			argv = append(argv, "-records", strconv.FormatInt(c.records, 10), "-keys", strconv.FormatInt(c.keys, 10),
 				"-bytes", strconv.Itoa(c.bytes), "-shards", strconv.Itoa(c.shards))
+		}
+		if c.stream {
+			argv = append(argv, "-stream")
 		}
 		if peer == sdk {
 			return append(argv, "-runner", "direct"), nil

@@ -32,6 +32,7 @@ func main() {
 	flag.Int64Var(&sh.keys, "keys", 100, "over how many keys")
 	flag.IntVar(&sh.bytes, "bytes", 100, "how large each value is")
 	flag.IntVar(&sh.shards, "shards", 1, "into how many parts the source is split; a Reshuffle spreads more than one")
+	flag.BoolVar(&sh.stream, "stream", false, "the source is an unbounded one, for the shapes of model.go")
 	repeat := flag.Int("repeat", 1, "how many times to run it, one after the other")
 	runner := flag.String("runner", "universal", "Beam's runner: universal, or direct for this process alone")
 	flag.Parse()

@@ -14,6 +14,7 @@ type shape struct {
 	name          string
 	records, keys int64
 	bytes, shards int
+	stream        bool // of the shapes in model.go: the source is an unbounded one
 }
 
 // chained is how many DoFns the chain has.
@@ -51,18 +52,27 @@ func (sh shape) build(s beam.Scope) (arrive int64, err error) {
 		beam.ParDo0(s, &tinySink{}, doubled)
 		return 3, nil
 	default:
-		return 0, fmt.Errorf("no shape is called %q", sh.name)
+		arrive, known := sh.buildModel(s)
+		if !known {
+			return 0, fmt.Errorf("no shape is called %q", sh.name)
+		}
+		return arrive, nil
 	}
 	return sh.records, nil
 }
 
 // source makes the records: KV<int64, []byte>, the keys in random order.
 func (sh shape) source(s beam.Scope) beam.PCollection {
+	return beam.ParDo(s, &generate{Keys: sh.keys, Bytes: sh.bytes}, sh.parts(s))
+}
+
+// parts are the ranges of the records' numbers.
+func (sh shape) parts(s beam.Scope) beam.PCollection {
 	parts := beam.ParDo(s, &split{Shards: int64(sh.shards), Records: sh.records}, beam.Impulse(s))
 	if sh.shards > 1 {
 		parts = beam.Reshuffle(s, parts)
 	}
-	return beam.ParDo(s, &generate{Keys: sh.keys, Bytes: sh.bytes}, parts)
+	return parts
 }
 
 func init() {
@@ -113,10 +123,15 @@ func (f *generate) Setup() {
 // ProcessElement emits the records from first up to end.
 func (f *generate) ProcessElement(first, end int64, emit func(int64, []byte)) {
 	for i := first; i < end; i++ {
-		x := scatter(uint64(i))
-		at := x % uint64(poolBytes-f.Bytes+1)
-		emit(int64((x>>1)%uint64(f.Keys)), f.pool[at:at+uint64(f.Bytes)])
+		emit(f.record(i))
 	}
+}
+
+// record is a record by its number.
+func (f *generate) record(i int64) (key int64, value []byte) {
+	x := scatter(uint64(i))
+	at := x % uint64(poolBytes-f.Bytes+1)
+	return int64((x >> 1) % uint64(f.Keys)), f.pool[at : at+uint64(f.Bytes)]
 }
 
 // scatter is the mixing step of SplitMix64.
