@@ -7,12 +7,11 @@ import (
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/graph/mtime"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/sdf"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/io/rtrackers/offsetrange"
-	"github.com/apache/beam/sdks/v2/go/pkg/beam/register"
 )
 
 func init() {
-	register.DoFn5x1[*sdf.ManualWatermarkEstimator, *sdf.LockRTracker, int64, int64, func(beam.EventTime, int64, []byte),
-		sdf.ProcessContinuation](&streamFn{})
+	// Not register.DoFn5x1: the compiler needs a minute and 2 GB for it. ProcessElement is called once a bundle.
+	beam.RegisterDoFn(&streamFn{})
 }
 
 // streamFn makes the records of a range, of which the runner cannot know that it will end. Its event time is that of
