@@ -52,15 +52,34 @@ func (k *keyedStore) groupOf(key []byte) int { return shuffle.KeyGroup(key, k.sp
 
 // restore opens the store with what earlier snapshots have of it. Without any, the store is made when it is needed.
 func (k *keyedStore) restore() error {
-	for _, r := range k.spec.Restore {
-		if _, err := os.Stat(filepath.Join(r.Directory, storeName)); err == nil {
-			return k.open()
-		}
+	from, err := k.checkpoints()
+	if err != nil {
+		return err
+	}
+	if len(from) > 0 {
+		return k.open()
 	}
 	for _, h := range k.queues {
 		h.empty()
 	}
 	return nil
+}
+
+// checkpoints are the stores in earlier snapshots that have key groups of the task's.
+func (k *keyedStore) checkpoints() ([]string, error) {
+	var from []string
+	for _, r := range k.spec.Restore {
+		if first, end := keyGroups(r.Index, r.Parallelism, k.spec.KeyGroups); end <= k.first || first >= k.end {
+			continue
+		}
+		checkpoint := filepath.Join(r.Directory, storeName)
+		if _, err := os.Stat(checkpoint); err == nil {
+			from = append(from, checkpoint)
+		} else if !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+	}
+	return from, nil
 }
 
 // open makes the store when it is needed first.
@@ -71,17 +90,11 @@ func (k *keyedStore) open() error {
 	if k.spec.State.Cache == nil {
 		return errors.New("the engine has given the task no place to keep state")
 	}
-	var from []string
-	for _, r := range k.spec.Restore {
-		checkpoint := filepath.Join(r.Directory, storeName)
-		if _, err := os.Stat(checkpoint); err == nil {
-			from = append(from, checkpoint)
-		} else if !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
+	from, err := k.checkpoints()
+	if err != nil {
+		return err
 	}
 	lo, hi := []byte{byte(k.first >> 8), byte(k.first)}, []byte{byte(k.end >> 8), byte(k.end)}
-	var err error
 	if k.store, err = kv.Open(filepath.Join(k.spec.State.Directory, storeName), k.spec.State.Cache, k.spec.Log, from, lo, hi); err != nil {
 		return err
 	}

@@ -64,12 +64,7 @@ func newLater(s Spec) (*later, error) {
 	for _, pc := range c.GetTransforms()[s.Stage.Transforms[0]].GetOutputs() {
 		l.endless = l.endless || c.GetPcollections()[pc].GetIsBounded() == pipepb.IsBounded_UNBOUNDED
 	}
-	for _, from := range s.unkeyed() {
-		if err := l.restore(from); err != nil {
-			return nil, err
-		}
-	}
-	return l, nil
+	return l, l.restore(s)
 }
 
 // part reads what an SDK has given back (DelayedBundleApplication in beam_fn_api.proto).
@@ -217,19 +212,35 @@ func (l *later) snapshot(directory string) error {
 	})
 }
 
-// restore reads what a snapshot has.
-func (l *later) restore(directory string) error {
-	return readRecordFile(filepath.Join(directory, laterName), func(b []byte) error {
-		due, n := binary.Varint(b)
-		hold, m := binary.Varint(b[max(n, 0):])
-		if n <= 0 || m <= 0 || len(b) < n+m+1 || b[n+m] > 1 {
-			return fmt.Errorf("%s: a part of an element: %w", directory, errSnapshotFormat)
-		}
-		l.waiting = append(l.waiting, putOff{
-			record: b[n+m+1:], due: time.Unix(0, due), hold: hold, unbounded: b[n+m] == 1,
+// restore reads what snapshots have: what tasks of another number put off is dealt out in turn, so that all get some.
+func (l *later) restore(s Spec) error {
+	n := 0
+	for _, r := range s.Restore {
+		err := readRecordFile(filepath.Join(r.Directory, laterName), func(b []byte) error {
+			n++
+			if !s.same() && (n-1)%s.Parallelism != s.Index {
+				return nil
+			}
+			return l.take(b)
 		})
-		return nil
+		if err != nil {
+			return fmt.Errorf("%s: %w", r.Directory, err)
+		}
+	}
+	return nil
+}
+
+// take reads a part of an element.
+func (l *later) take(b []byte) error {
+	due, n := binary.Varint(b)
+	hold, m := binary.Varint(b[max(n, 0):])
+	if n <= 0 || m <= 0 || len(b) < n+m+1 || b[n+m] > 1 {
+		return fmt.Errorf("a part of an element: %w", errSnapshotFormat)
+	}
+	l.waiting = append(l.waiting, putOff{
+		record: b[n+m+1:], due: time.Unix(0, due), hold: hold, unbounded: b[n+m] == 1,
 	})
+	return nil
 }
 
 func boolByte(b bool) byte {

@@ -77,14 +77,36 @@ func (p *pushback) snapshot(ctx context.Context, store *shuffle.Store, directory
 	return errors.Join(err, old.Close())
 }
 
-// restore reads what a snapshot has.
-func (p *pushback) restore(store *shuffle.Store, directory string) error {
-	return readRecordFile(filepath.Join(directory, pushbackName), func(kept []byte) error {
-		if p.blocks == nil {
-			p.blocks = store.NewSpool()
+// restore reads what snapshots have: of keyed blocks those of the task's key groups, whoever had them, of others what was a
+// task's whole.
+func (p *pushback) restore(s Spec) error {
+	from := s.unkeyed()
+	if s.keyed() {
+		from = nil
+		for _, r := range s.Restore {
+			from = append(from, r.Directory)
 		}
-		return p.blocks.Put(context.Background(), 0, kept)
-	})
+	}
+	first, end := keyGroups(s.Index, s.Parallelism, s.KeyGroups)
+	for _, directory := range from {
+		err := readRecordFile(filepath.Join(directory, pushbackName), func(kept []byte) error {
+			group, n := binary.Uvarint(kept)
+			if n <= 0 {
+				return fmt.Errorf("%s: a block without its key group: %w", directory, errSnapshotFormat)
+			}
+			if s.keyed() && (group < uint64(first) || group >= uint64(end)) {
+				return nil
+			}
+			if p.blocks == nil {
+				p.blocks = s.Store.NewSpool()
+			}
+			return p.blocks.Put(context.Background(), 0, kept)
+		})
+		if err != nil {
+			return errors.Join(err, p.close())
+		}
+	}
+	return nil
 }
 
 func (p *pushback) close() error {

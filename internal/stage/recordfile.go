@@ -11,7 +11,7 @@ import (
 	"os"
 )
 
-// recordFileVersion is the first byte of a file of records in a snapshot (docs/formats/snapshots.md).
+// recordFileVersion is the first byte of a file of records in a snapshot (docs/formats/snapshot.md).
 const recordFileVersion = 1
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

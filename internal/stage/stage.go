@@ -45,7 +45,8 @@ type Spec struct {
 	Out Output
 	// State is where the task keeps what a transform keeps between bundles.
 	State State
-	// Restore has what the task begins with; empty when it begins with nothing.
+	// Restore has what the task begins with: the parts of all tasks of the stage, or, of one that had as many, the one of this
+	// task. Empty when it begins with nothing.
 	Restore []Restore
 	// BundleBytes is how much input a bundle takes before it is finished and the next one begins; 0 stands for
 	// DefaultBundleBytes.
@@ -91,6 +92,11 @@ func Open(s Spec) (Task, error) {
 		s.Attempts = DefaultAttempts
 	}
 	t := &task{spec: s}
+	for _, from := range s.Restore {
+		if err := checkFormat(from.Directory); err != nil {
+			return nil, t.errorf("restore", err)
+		}
+	}
 	t.ctx, t.cancel = context.WithCancelCause(context.Background())
 	var err error
 	if t.stream, err = newStream(s); err != nil {
@@ -144,4 +150,14 @@ func (s Spec) unkeyed() []string {
 		}
 	}
 	return from
+}
+
+// same tells whether the task begins with what it had itself, and with nothing else.
+func (s Spec) same() bool {
+	return len(s.Restore) == 1 && s.Restore[0].Index == s.Index && s.Restore[0].Parallelism == s.Parallelism
+}
+
+// keyed tells whether what comes on the main input belongs to key groups.
+func (s Spec) keyed() bool {
+	return s.Stage.Input.Kind == plan.KeyedElements || s.Stage.Input.Kind == plan.Groups
 }

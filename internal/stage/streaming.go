@@ -110,10 +110,8 @@ func newStream(s Spec) (*stream, error) {
 		st.times.sides = append(st.times.sides, coder.MinTimestamp)
 	}
 	st.pushback = pushback{waits: len(s.Stage.SideInputs), millis: coder.MinTimestamp}
-	for _, from := range s.unkeyed() {
-		if err := st.pushback.restore(s.Store, from); err != nil {
-			return nil, err
-		}
+	if err := st.pushback.restore(s); err != nil {
+		return nil, err
 	}
 	return st, nil
 }
@@ -212,6 +210,9 @@ func (t *task) Drain(ctx context.Context) error {
 func (t *task) Snapshot(ctx context.Context, id uint64, directory string) error {
 	return t.streaming(ctx, "snapshot", func(ctx context.Context) error {
 		if err := t.flush(ctx); err != nil {
+			return err
+		}
+		if err := writeFormat(directory); err != nil {
 			return err
 		}
 		if in, ok := t.intake.(interface{ snapshot(directory string) error }); ok {

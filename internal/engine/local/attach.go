@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	// keptVersion is the format of what is kept of a job (docs/formats/snapshots.md).
+	// keptVersion is the format of what is kept of a job (docs/formats/snapshot.md).
 	keptVersion = 1
 
 	keptName = "job.json"
@@ -103,6 +103,9 @@ func (e *Engine) Attach(_ context.Context, handle string, events engine.Events) 
 		j.Dependencies[id] = env.GetDependencies()
 	}
 	if j.Plan, err = plan.Build(j.Pipeline, j.Planned); err != nil {
+		return nil, err
+	}
+	if j.Parallelism, err = e.parallelism(k.Parallelism); err != nil {
 		return nil, err
 	}
 	if err := os.MkdirAll(e.cfg.Dir, 0o700); err != nil {

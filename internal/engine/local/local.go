@@ -115,11 +115,11 @@ func (e *Engine) Submit(_ context.Context, j engine.Job) (engine.Run, error) {
 	if err != nil {
 		return nil, err
 	}
-	j.Parallelism = parallelism
-	snapshots, err := e.keep(j)
+	snapshots, err := e.keep(j) // with what it asked for: the next server may have other cores
 	if err != nil {
 		return nil, err
 	}
+	j.Parallelism = parallelism
 	return e.start(j, filepath.Join(e.cfg.Dir, j.ID), snapshots), nil
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"trestle/internal/beam/metric"
 	"trestle/internal/engine"
+	"trestle/internal/engine/local/streaming"
 	"trestle/internal/harness"
 	"trestle/internal/shuffle"
 	"trestle/internal/stage"
@@ -85,7 +86,7 @@ func (r *run) main() {
 	if cause := context.Cause(r.ctx); cause != nil {
 		err = cause // the rest are its consequences
 	}
-	r.report(err, r.release())
+	r.report(err, r.release(err))
 }
 
 // report tells how the job ended, once nothing of it is left.
@@ -145,14 +146,15 @@ func (r *run) execute() error {
 	return group.Wait()
 }
 
-// release gives back everything that the job held.
-func (r *run) release() error {
+// release gives back everything that the job held. Its snapshots stay if the job is to go on, or could not: whoever can read
+// them may have them.
+func (r *run) release(err error) error {
 	var errs []error
 	for _, s := range r.stages {
 		errs = append(errs, s.close())
 	}
 	errs = append(errs, r.closePool(), r.store.Close(), os.RemoveAll(r.dir))
-	if r.snapshots != "" && !errors.Is(context.Cause(r.ctx), errDetached) {
+	if r.snapshots != "" && !errors.Is(err, errDetached) && !errors.Is(err, streaming.ErrRestore) {
 		errs = append(errs, os.RemoveAll(r.snapshots))
 	}
 	return errors.Join(errs...)

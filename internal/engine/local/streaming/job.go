@@ -40,7 +40,7 @@ type Config struct {
 	// Draining is closed when sources are to give up what they have not read.
 	Draining <-chan struct{}
 	// Snapshots is the folder of the job's snapshots; "" when none are taken. SnapshotEvery is how often. A job goes on from
-	// the newest one that is there.
+	// the last one that is there, whatever its parallelism was.
 	Snapshots     string
 	SnapshotEvery time.Duration
 	// Now is the world's time.
@@ -57,6 +57,8 @@ type Job struct {
 	attempts atomic.Uint64 // numbers the attempts of the job's bundles
 	digest   string        // of the plan; "" when no snapshots are taken
 	snapshot uint64        // the number of the last snapshot
+	kept     []uint64      // the snapshots that are to stay
+	sums     sums          // of the last snapshot's files
 	from     *manifest     // what the job goes on from; nil when it begins
 	reports  chan report   // what tasks have written of the one that is being taken
 	ended    chan struct{} // closed when all tasks are quiet, and all TestStreams are over
@@ -72,21 +74,20 @@ type stageRun struct {
 	views *stage.Views
 }
 
-// Open makes a job's tasks. The job is to be closed, whether it has run or not.
+// Open makes a job's tasks. The job is to be closed, whether it has run or not. The error wraps ErrRestore when the job has
+// snapshots and cannot go on from them.
 func Open(cfg Config) (*Job, error) {
 	j := &Job{cfg: cfg, clock: newClock(cfg.Now, len(cfg.Plan.TestStreams) > 0), ended: make(chan struct{})}
 	if !snapshottable(cfg.Plan) {
 		j.cfg.Snapshots = ""
 	}
-	restored, err := j.restored()
-	if err != nil {
+	if err := j.restored(); err != nil {
 		return nil, err
 	}
-	j.from = restored
 	j.reports = make(chan report)
 	for _, s := range cfg.Plan.Stages {
 		if err := j.stage(s); err != nil {
-			return nil, errors.Join(fmt.Errorf("stage %q: %w", s.Name, err), j.Close())
+			return nil, errors.Join(j.unopened(fmt.Errorf("stage %q: %w", s.Name, err)), j.Close())
 		}
 	}
 	j.connect()
@@ -97,7 +98,7 @@ func Open(cfg Config) (*Job, error) {
 				t.told[i] = coder.MinTimestamp
 			}
 			if err := j.goOn(t); err != nil {
-				return nil, errors.Join(err, j.Close())
+				return nil, errors.Join(j.unopened(err), j.Close())
 			}
 			j.left++
 			j.activity.add(1)
@@ -108,28 +109,6 @@ func Open(cfg Config) (*Job, error) {
 		j.left++
 	}
 	return j, nil
-}
-
-// goOn gives a task what the engine has kept of it.
-func (j *Job) goOn(t *task) error {
-	if err := t.openSides(); err != nil {
-		return t.errorf("open", err)
-	}
-	if j.from == nil {
-		return nil
-	}
-	part, ok := j.from.Tasks[t.name()]
-	if !ok || len(part.Slots) != len(t.slots) {
-		return t.errorf("restore", fmt.Errorf("the snapshot has nothing of it, or of %d senders, not of %d", len(part.Slots), len(t.slots)))
-	}
-	t.restored = part
-	for i := range t.slots {
-		// The first task tells the others of side inputs when it has them again.
-		if t.index == 0 || t.slots[i].input == stage.MainInput {
-			t.slots[i].millis = part.Slots[i]
-		}
-	}
-	return nil
 }
 
 // Close ends what is left of the job, which does not run any more.
@@ -267,16 +246,11 @@ func (j *Job) open(t *task, parallelism int) (stage.StreamingTask, error) {
 		BundleBytes: j.cfg.BundleBytes,
 		Attempts:    j.cfg.Attempts,
 		Ahead:       j.clock.ahead,
+		Restore:     j.parts(s.Index, t.index, parallelism),
 		Log:         j.cfg.Log,
 	}
 	if s.Environment != "" {
 		spec.Harness = j.cfg.Harness(s.Environment, t.index)
-	}
-	if j.from != nil {
-		// A stage has as many tasks as it had.
-		spec.Restore = []stage.Restore{{
-			Directory: filepath.Join(j.restoreFolder(), t.name()), Index: t.index, Parallelism: parallelism,
-		}}
 	}
 	if g := s.Input.Group; g != nil && g.Merging != nil {
 		spec.MergeHarness = j.cfg.Harness(g.Merging.Environment, t.index)

@@ -3,9 +3,12 @@ package streaming
 import (
 	"bufio"
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"os"
 	"path/filepath"
@@ -19,6 +22,7 @@ type sideLog struct {
 	path string
 	file *os.File
 	size int64
+	hash hash.Hash // of all of it
 	buf  []byte
 }
 
@@ -28,7 +32,7 @@ func (t *task) openSides() error {
 		return nil
 	}
 	for i := range t.stage.plan.SideInputs {
-		log := &sideLog{path: filepath.Join(t.job.cfg.State.Directory, t.name()+"-"+sideName(i))}
+		log := &sideLog{hash: sha256.New(), path: filepath.Join(t.job.cfg.State.Directory, t.name()+"-"+sideName(i))}
 		if err := os.MkdirAll(t.job.cfg.State.Directory, 0o700); err != nil {
 			return err
 		}
@@ -46,19 +50,23 @@ func (l *sideLog) add(records []byte) error {
 	l.buf = append(binary.AppendUvarint(l.buf[:0], uint64(len(records))), records...)
 	n, err := l.file.Write(l.buf)
 	l.size += int64(n)
+	l.hash.Write(l.buf[:n])
 	return err
 }
+
+// sum is of what there is now.
+func (l *sideLog) sum() fileSum { return fileSum{l.size, hex.EncodeToString(l.hash.Sum(nil))} }
 
 func (l *sideLog) close() error { return l.file.Close() }
 
 // restoreSides brings what a snapshot has of the side inputs to the task.
 func (t *task) restoreSides(ctx context.Context) error {
-	for i, size := range t.restored.Sides {
+	for i, part := range t.restored.Sides {
 		if i >= len(t.sides) {
 			return t.errorf("restore", errors.New("the snapshot has more side inputs than the stage"))
 		}
-		path := filepath.Join(t.job.restoreFolder(), t.name(), sideName(i))
-		err := readSide(path, size, func(records []byte) error {
+		path := filepath.Join(t.job.restoreFolder(), t.name(), sideName(i)) // of the first task, of which there is always one
+		err := readSide(path, part.Size, func(records []byte) error {
 			if err := t.sides[i].add(records); err != nil {
 				return err
 			}

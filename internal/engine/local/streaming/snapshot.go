@@ -2,49 +2,18 @@ package streaming
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
 	"trestle/internal/plan"
 )
-
-// manifestVersion is the format of a snapshot's manifest (docs/formats/snapshots.md).
-const manifestVersion = 1
-
-// manifest says what a snapshot is of. It is written last: a folder without one is no snapshot.
-type manifest struct {
-	Version int `json:"version"`
-	// Digest is the plan's, Parallelism and KeyGroups are those of its tasks.
-	Digest      string `json:"digest"`
-	Parallelism int    `json:"parallelism"`
-	KeyGroups   int    `json:"key_groups"`
-	// Tasks has what the engine keeps of each task, by the name of its folder.
-	Tasks map[string]taskPart `json:"tasks"`
-}
-
-// taskPart is what the engine keeps of a task.
-type taskPart struct {
-	// Slots are the watermarks of its senders, in the order of its slots.
-	Slots []int64 `json:"slots"`
-	// Sides are how many bytes of each side input's log belong to the snapshot.
-	Sides []int64 `json:"sides,omitempty"`
-}
-
-const (
-	manifestName = "manifest.json"
-	pending      = "pending" // the folder of the snapshot that is being taken
-)
-
-func (t *task) name() string { return fmt.Sprintf("%d-%d", t.stage.plan.Index, t.index) }
-
-func sideName(i int) string { return fmt.Sprintf("side-%d", i) }
 
 // report is a task's word that its part of a snapshot has been written.
 type report struct {
@@ -80,8 +49,10 @@ func (j *Job) takeSnapshot(ctx context.Context) error {
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return err
 	}
+	began := j.cfg.Now()
 	m := manifest{
-		Version: manifestVersion, Digest: j.digest, Parallelism: j.cfg.Parallelism, KeyGroups: j.cfg.KeyGroups, Tasks: map[string]taskPart{},
+		Engine: engineName, Number: j.snapshot, Digest: j.digest, Parallelism: j.cfg.Parallelism, KeyGroups: j.cfg.KeyGroups,
+		Tasks: map[string]taskPart{}, Files: map[string]fileSum{},
 	}
 	all := 0
 	for _, s := range j.stages {
@@ -105,105 +76,86 @@ func (j *Job) takeSnapshot(ctx context.Context) error {
 			return nil
 		}
 	}
-	if err := writeManifest(filepath.Join(folder, manifestName), m); err != nil {
-		return err
-	}
-	if err := os.Rename(folder, filepath.Join(j.cfg.Snapshots, strconv.FormatUint(j.snapshot, 10))); err != nil {
-		return err
-	}
-	if err := dropSnapshots(j.cfg.Snapshots, j.snapshot); err != nil {
+	if err := j.finish(folder, m, began); err != nil {
 		return err
 	}
 	return j.toAll(ctx, event{kind: committed, millis: int64(j.snapshot)})
 }
 
-// writeManifest writes a manifest behind its checksum.
-func writeManifest(path string, m manifest) error {
-	b, err := json.Marshal(m)
-	if err != nil {
-		return err
-	}
-	b = append(fmt.Appendf(nil, "%08x\n", crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli))), b...)
-	return os.WriteFile(path, b, 0o600)
-}
-
-func readManifest(path string) (m manifest, err error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return m, err
-	}
-	const head = 9
-	if len(b) < head || string(b[:head]) != fmt.Sprintf("%08x\n", crc32.Checksum(b[head:], crc32.MakeTable(crc32.Castagnoli))) {
-		return m, fmt.Errorf("%s does not read back as it was written", path)
-	}
-	if err := json.Unmarshal(b[head:], &m); err != nil {
-		return m, fmt.Errorf("%s: %w", path, err)
-	}
-	if m.Version != manifestVersion {
-		return m, fmt.Errorf("%s has format %d, this version of Trestle reads %d", path, m.Version, manifestVersion)
-	}
-	return m, nil
-}
-
-// latest is the number of the newest snapshot in a folder; 0 when there is none.
-func latest(folder string) (uint64, error) {
-	entries, err := os.ReadDir(folder)
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
-	}
-	var id uint64
-	for _, e := range entries {
-		if n, err := strconv.ParseUint(e.Name(), 10, 64); err == nil {
-			id = max(id, n)
+// finish makes a snapshot of a folder that has all parts.
+func (j *Job) finish(folder string, m manifest, began time.Time) error {
+	logs := map[string]fileSum{}
+	for name, part := range m.Tasks {
+		for i, sum := range part.Sides {
+			logs[path.Join(name, sideName(i))] = sum
 		}
 	}
-	return id, err
-}
-
-// dropSnapshots removes all snapshots before one.
-func dropSnapshots(folder string, before uint64) error {
-	entries, err := os.ReadDir(folder)
+	now, written, err := j.sums.of(folder, logs)
 	if err != nil {
 		return err
 	}
+	var size int64
+	for name, file := range now {
+		m.Files[name] = file.sum
+		size += file.sum.Size
+	}
+	b, err := m.encode()
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(folder, manifestName), b, 0o600); err != nil {
+		return err
+	}
+	if err := os.Rename(folder, j.folder(j.snapshot)); err != nil {
+		return err
+	}
+	j.sums = now
+	j.kept = append(j.kept, j.snapshot)
+	if len(j.kept) > keepSnapshots {
+		j.kept = j.kept[len(j.kept)-keepSnapshots:]
+	}
+	j.cfg.Log.Debug("snapshot", "number", j.snapshot, "bytes", size, "written", written, "took", j.cfg.Now().Sub(began))
+	return j.dropSnapshots()
+}
+
+// keepSnapshots is how many are kept: the last one, and the one before it, should the last not read back.
+const keepSnapshots = 2
+
+func (j *Job) folder(number uint64) string {
+	return filepath.Join(j.cfg.Snapshots, strconv.FormatUint(number, 10))
+}
+
+// numbers are those of the snapshots in a folder, the last one first.
+func numbers(folder string) ([]uint64, error) {
+	entries, err := os.ReadDir(folder)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var all []uint64
 	for _, e := range entries {
-		if n, err := strconv.ParseUint(e.Name(), 10, 64); err == nil && n < before {
-			if err := os.RemoveAll(filepath.Join(folder, e.Name())); err != nil {
+		if n, err := strconv.ParseUint(e.Name(), 10, 64); err == nil && e.Name() == strconv.FormatUint(n, 10) {
+			all = append(all, n)
+		}
+	}
+	slices.Sort(all)
+	slices.Reverse(all)
+	return all, err
+}
+
+// dropSnapshots removes all snapshots but those that are kept.
+func (j *Job) dropSnapshots() error {
+	all, err := numbers(j.cfg.Snapshots)
+	if err != nil {
+		return err
+	}
+	for _, n := range all {
+		if !slices.Contains(j.kept, n) {
+			if err := os.RemoveAll(j.folder(n)); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
-}
-
-// restored finds what the job goes on from; nil when it begins. A snapshot of another plan, or one that cannot be read, is an
-// error: nothing is lost by it.
-func (j *Job) restored() (*manifest, error) {
-	if j.cfg.Snapshots == "" {
-		return nil, nil
-	}
-	var err error
-	if j.digest, err = j.cfg.Plan.Digest(); err != nil {
-		return nil, err
-	}
-	if j.snapshot, err = latest(j.cfg.Snapshots); err != nil || j.snapshot == 0 {
-		return nil, err
-	}
-	m, err := readManifest(filepath.Join(j.restoreFolder(), manifestName))
-	if err != nil {
-		return nil, fmt.Errorf("snapshot: %w", err)
-	}
-	if m.Digest != j.digest || m.KeyGroups != j.cfg.KeyGroups {
-		return nil, fmt.Errorf("snapshot %s is of another plan, or was made by another version of Trestle", j.restoreFolder())
-	}
-	if m.Parallelism != j.cfg.Parallelism {
-		return nil, fmt.Errorf("snapshot %s is of %d tasks a stage, not of %d", j.restoreFolder(), m.Parallelism, j.cfg.Parallelism)
-	}
-	return &m, nil
-}
-
-func (j *Job) restoreFolder() string {
-	return filepath.Join(j.cfg.Snapshots, strconv.FormatUint(j.snapshot, 10))
 }
 
 // barrier takes note that a barrier has come from a sender; once it has from all, the task's part of the snapshot is
@@ -227,15 +179,18 @@ func (t *task) barrier(ctx context.Context, e event) error {
 	if err := t.call(func() error { return t.task.Snapshot(ctx, uint64(e.millis), folder) }); err != nil {
 		return err
 	}
-	part := taskPart{}
+	part, err := t.measured()
+	if err != nil {
+		return t.errorf("snapshot", err)
+	}
 	for _, s := range t.slots {
-		part.Slots = append(part.Slots, s.millis)
+		part.Slots = append(part.Slots, slotPart{s.input, s.millis})
 	}
 	for i, log := range t.sides {
 		if err := os.Link(log.path, filepath.Join(folder, sideName(i))); err != nil {
 			return t.errorf("snapshot", err)
 		}
-		part.Sides = append(part.Sides, log.size)
+		part.Sides = append(part.Sides, log.sum())
 	}
 	if err := t.passOn(ctx, e); err != nil {
 		return t.errorf("snapshot", err)

@@ -11,6 +11,7 @@ import (
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
 
 	"trestle/internal/beam/coder"
+	"trestle/internal/beam/metric"
 	"trestle/internal/plan"
 	"trestle/internal/shuffle"
 	"trestle/internal/stage"
@@ -59,6 +60,7 @@ type task struct {
 	turn    []int      // by exchange, the target of the next block of a rebalance
 	attempt stage.Attempt
 	sent    map[*inbox]bool // who has blocks of the attempt
+	metrics metric.Set      // of all its bundles, also before the snapshot that the job goes on from
 	buf     []byte
 }
 
@@ -394,4 +396,12 @@ func (t *task) Message(importance jobpb.JobMessage_MessageImportance, text strin
 }
 
 // Metrics is what one of the task's bundles measured.
-func (t *task) Metrics(infos []*pipepb.MonitoringInfo) { t.job.cfg.Metrics(infos) }
+func (t *task) Metrics(infos []*pipepb.MonitoringInfo) {
+	t.mu.Lock()
+	err := t.metrics.Add(infos)
+	t.mu.Unlock()
+	if err != nil {
+		t.job.cfg.Log.Debug("metrics of a bundle, for snapshots", "error", err) // the job tells
+	}
+	t.job.cfg.Metrics(infos)
+}

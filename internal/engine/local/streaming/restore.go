@@ -1,0 +1,181 @@
+package streaming
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
+	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
+	"google.golang.org/protobuf/proto"
+
+	"trestle/internal/beam/metric"
+	"trestle/internal/beam/urn"
+	"trestle/internal/stage"
+)
+
+// ErrRestore is what Open's error wraps when a job cannot go on from its snapshots. They are as they were.
+var ErrRestore = errors.New("the job cannot go on from its snapshots")
+
+// restored finds what the job goes on from: the last snapshot, or the one before it if that is damaged and nothing that
+// happened since has been told to the outside as done. A snapshot that is whole but not for this job or program is none to
+// pass over: who wrote it can go on with it.
+func (j *Job) restored() error {
+	if j.cfg.Snapshots == "" {
+		return nil
+	}
+	var err error
+	if j.digest, err = j.cfg.Plan.Digest(); err != nil {
+		return err
+	}
+	all, err := numbers(j.cfg.Snapshots)
+	if err != nil || len(all) == 0 {
+		return err
+	}
+	j.snapshot = all[0]
+	var damaged []error
+	for _, n := range all {
+		m, err := j.read(n)
+		if err == nil {
+			if len(damaged) > 0 {
+				j.cfg.Message(jobpb.JobMessage_JOB_MESSAGE_WARNING, fmt.Sprintf(
+					"%v\nThe job goes on from snapshot %d, which was taken before; what it did after that it does again.", errors.Join(damaged...), n))
+			}
+			j.from, j.kept = m, []uint64{n}
+			return nil
+		}
+		err = fmt.Errorf("snapshot %s: %w", j.folder(n), err)
+		if !errors.Is(err, errDamaged) {
+			return fmt.Errorf("%w: %w", ErrRestore, errors.Join(append(damaged, err)...))
+		}
+		damaged = append(damaged, err)
+		if j.finalizes() {
+			return fmt.Errorf("%w: %w\nAn earlier one would not do: the pipeline's bundles were finalized since, and their sources may have let go of what they read", ErrRestore, err)
+		}
+	}
+	return fmt.Errorf("%w: %w", ErrRestore, errors.Join(damaged...))
+}
+
+// unopened is why a job could not be opened.
+func (j *Job) unopened(err error) error {
+	if j.from == nil {
+		return err
+	}
+	return fmt.Errorf("%w: snapshot %s: %w", ErrRestore, j.restoreFolder(), err)
+}
+
+// read reads and checks a snapshot.
+func (j *Job) read(number uint64) (*manifest, error) {
+	b, err := os.ReadFile(filepath.Join(j.folder(number), manifestName))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("%s is not there: %w", manifestName, errDamaged)
+	}
+	if err != nil {
+		return nil, err
+	}
+	m, err := decodeManifest(b)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.fits(j, number); err != nil {
+		return nil, err
+	}
+	return m, m.verify(j.folder(number))
+}
+
+// finalizes tells whether a transform of the pipeline asks for bundle finalization, which cannot be taken back.
+func (j *Job) finalizes() bool {
+	return slices.Contains(j.cfg.Plan.Pipeline.GetRequirements(), urn.RequirementFinalization)
+}
+
+func (j *Job) restoreFolder() string { return j.folder(j.from.Number) }
+
+// parts are what a snapshot has of a stage, for one of its tasks now: of tasks as many as there are now its own, otherwise
+// all, of which the task takes what is its own.
+func (j *Job) parts(s, index, parallelism int) []stage.Restore {
+	if j.from == nil {
+		return nil
+	}
+	had := j.from.tasks(s)
+	var all []stage.Restore
+	for i := range had {
+		if had != parallelism || i == index {
+			all = append(all, stage.Restore{Directory: filepath.Join(j.restoreFolder(), taskName(s, i)), Index: i, Parallelism: had})
+		}
+	}
+	return all
+}
+
+// goOn gives a task what the engine has kept of it.
+func (j *Job) goOn(t *task) error {
+	if err := t.openSides(); err != nil {
+		return t.errorf("open", err)
+	}
+	if j.from == nil {
+		return nil
+	}
+	s := t.stage.plan.Index
+	had := j.from.tasks(s)
+	if had == 0 {
+		return t.errorf("restore", errors.New("the snapshot has nothing of the stage"))
+	}
+	// No sender had anything left from before what the slowest had said, whoever has their work now. They say again what is
+	// true of them: this is for what is late to stay late.
+	for i := range t.slots {
+		slot := &t.slots[i]
+		if t.index != 0 && slot.input != stage.MainInput {
+			continue // the first task tells the others of side inputs when it has them again
+		}
+		first := true
+		for k := range had {
+			if had == len(t.stage.tasks) && k != t.index {
+				continue
+			}
+			for _, was := range j.from.Tasks[taskName(s, k)].Slots {
+				if was.Input == slot.input && (first || was.Watermark < slot.millis) {
+					slot.millis, first = was.Watermark, false
+				}
+			}
+		}
+	}
+	if t.index == 0 {
+		t.restored = j.from.Tasks[taskName(s, 0)]
+	}
+	for k := t.index; k < had; k += len(t.stage.tasks) {
+		var was jobpb.MetricResults
+		if err := proto.Unmarshal(j.from.Tasks[taskName(s, k)].Metrics, &was); err != nil {
+			return t.errorf("restore metrics", err)
+		}
+		if err := t.metrics.Add(was.GetCommitted()); err != nil {
+			return t.errorf("restore metrics", err)
+		}
+	}
+	return nil
+}
+
+// Metrics are what the bundles have measured that the job goes on from.
+func (j *Job) Metrics() ([]*pipepb.MonitoringInfo, error) {
+	var all metric.Set
+	for _, s := range j.stages {
+		for _, t := range s.tasks {
+			if err := all.Add(t.metrics.Snapshot()); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return all.Snapshot(), nil
+}
+
+// measured begins the task's part of a snapshot: with what its bundles have measured.
+func (t *task) measured() (taskPart, error) {
+	t.mu.Lock()
+	infos := t.metrics.Snapshot()
+	t.mu.Unlock()
+	if len(infos) == 0 {
+		return taskPart{}, nil
+	}
+	b, err := proto.Marshal(&jobpb.MetricResults{Committed: infos})
+	return taskPart{Metrics: b}, err
+}

@@ -1,0 +1,385 @@
+package streaming
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
+	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
+	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
+	"go.uber.org/goleak"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"trestle/internal/beam/coder"
+	"trestle/internal/beam/metric"
+	"trestle/internal/beam/urn"
+	"trestle/internal/fnapi"
+	"trestle/internal/plan"
+	"trestle/internal/plan/plantest"
+	"trestle/internal/shuffle"
+	"trestle/internal/stage"
+	"trestle/internal/stage/stagetest/sdk"
+	"trestle/internal/store/kv"
+)
+
+// counting is a job of all that a snapshot may have: an impulse, a splittable DoFn that counts without end, state that has
+// how often a key came, and groups of that.
+const counting = `
+env other
+impulse start() > I
+pardo source(I) > in:string env=other
+pardo work(in) > pair:kv(string,string)~ restriction=string env=other
+pardo count(pair) > out:kv(string,string) state
+gbk group(out) > grouped
+pardo last(grouped) > end:string@global env=other
+`
+
+const (
+	sources   = 5 // elements of the splittable DoFn
+	keys      = 7 // of each source
+	perBundle = 10
+)
+
+// rig is a job's surroundings, which stay when it is restarted.
+type rig struct {
+	t         *testing.T
+	snapshots string
+	sources   atomic.Int32 // how often the source was asked for its elements
+	requires  []string     // requirements of the pipeline
+	pipeline  string
+
+	mu       sync.Mutex
+	groups   map[string][]string // what came out last, by key
+	finals   []string            // bundles that were finalized
+	metrics  metric.Set
+	messages []string
+}
+
+func newRig(t *testing.T) *rig {
+	t.Cleanup(func() { goleak.VerifyNone(t) })
+	return &rig{t: t, snapshots: t.TempDir(), pipeline: counting, groups: map[string][]string{}}
+}
+
+// running is a job under way, or one that could not be opened.
+type running struct {
+	rig      *rig
+	job      *Job
+	draining chan struct{}
+	end      func() // closes the surroundings
+}
+
+// config is what of a job's configuration is not of one run of it.
+func (r *rig) config(parallelism int) Config {
+	pipeline, err := plantest.Parse(r.pipeline)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	pipeline.Requirements = append(pipeline.Requirements, r.requires...)
+	planned, err := plan.Build(pipeline, plan.Options{})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return Config{
+		Plan: planned, Parallelism: parallelism, KeyGroups: 16,
+		Message: func(_ jobpb.JobMessage_MessageImportance, text string) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.messages = append(r.messages, text)
+		},
+		Metrics: func(infos []*pipepb.MonitoringInfo) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			if err := r.metrics.Add(infos); err != nil {
+				r.t.Error(err)
+			}
+		},
+		Snapshots: r.snapshots, SnapshotEvery: 5 * time.Millisecond,
+		Now: time.Now, Log: slog.New(slog.DiscardHandler),
+	}
+}
+
+// open opens the job anew; its error is Open's.
+func (r *rig) open(parallelism int) (*running, error) {
+	t := r.t
+	t.Helper()
+	pair, err := sdk.NewPair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	session, harness, err := pair.Connect(ctx, map[string]sdk.Script{
+		"source": r.source, "work": r.work, "count": r.count, "last": r.last,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := shuffle.NewStore(t.TempDir(), shuffle.NewBudget(64<<20))
+	cache := kv.NewCache(1 << 20)
+	run := &running{rig: r, draining: make(chan struct{})}
+	run.end = func() {
+		session.Close(nil)
+		harness.Close()
+		r.mu.Lock()
+		r.finals = append(r.finals, harness.Finalized()...)
+		r.mu.Unlock()
+		if err := errors.Join(pair.Close(), store.Close()); err != nil {
+			t.Error(err)
+		}
+		cache.Close()
+	}
+	r.mu.Lock()
+	r.metrics = metric.Set{}
+	r.mu.Unlock()
+	cfg := r.config(parallelism)
+	cfg.Store, cfg.Draining = store, run.draining
+	cfg.State = stage.State{Directory: t.TempDir(), Cache: cache}
+	cfg.Harness = func(string, int) stage.Harness {
+		return func(context.Context) (*fnapi.Session, error) { return session, nil }
+	}
+	run.job, err = Open(cfg)
+	if err != nil {
+		run.end()
+		return nil, err
+	}
+	before, err := run.job.Metrics()
+	if err == nil {
+		err = r.metrics.Add(before)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return run, nil
+}
+
+// until runs the job until it has taken some snapshots, and cuts it off.
+func (r *rig) until(parallelism int, snapshots int) {
+	r.t.Helper()
+	run, err := r.open(parallelism)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- run.job.Run(ctx) }()
+	before, _ := numbers(r.snapshots)
+	r.await(ended, func() bool {
+		now, err := numbers(r.snapshots)
+		return err == nil && len(now) > 0 && now[0] >= uint64(snapshots)+first(before)
+	})
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		r.t.Errorf("the job ended with %v", err)
+	}
+	if err := run.job.Close(); err != nil {
+		r.t.Error(err)
+	}
+	run.end()
+}
+
+func first(numbers []uint64) uint64 {
+	if len(numbers) == 0 {
+		return 0
+	}
+	return numbers[0]
+}
+
+// drain runs the job to its end, which it is asked for at once.
+func (r *rig) drain(parallelism int) {
+	r.t.Helper()
+	run, err := r.open(parallelism)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	close(run.draining)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := run.job.Run(ctx); err != nil {
+		r.t.Error(err)
+	}
+	if err := run.job.Close(); err != nil {
+		r.t.Error(err)
+	}
+	run.end()
+}
+
+func (r *rig) await(ended <-chan error, so func() bool) {
+	r.t.Helper()
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	for deadline := time.After(time.Minute); !so(); {
+		select {
+		case <-ticker.C:
+		case err := <-ended:
+			r.t.Fatalf("the job ended with %v", err)
+		case <-deadline:
+			r.t.Fatal("it did not come about in a minute")
+		}
+	}
+}
+
+// sized is an element of the splittable DoFn, with the restriction that begins at a position.
+func sized(source string, position int) []byte {
+	b := coder.AppendHeader(nil, coder.MinTimestamp, nil, coder.NoFiring)
+	b = sdk.String(sdk.String(b, source), strconv.Itoa(position))
+	return append(b, 0, 0, 0, 0, 0, 0, 0, 0)
+}
+
+func (r *rig) source(b *sdk.Bundle) error {
+	return b.Each(func(sdk.Element) error {
+		r.sources.Add(1)
+		var all []byte
+		for i := range sources {
+			all = append(all, sized(fmt.Sprintf("s%d", i), 0)...)
+		}
+		return b.Write("work-sized", all)
+	})
+}
+
+// work counts on from where a restriction begins, and gives the rest back. What it counts, it measures.
+func (r *rig) work(b *sdk.Bundle) error {
+	n := 0
+	defer func() {
+		b.Response.MonitoringInfos = append(b.Response.MonitoringInfos, &pipepb.MonitoringInfo{
+			Urn: "test:positions", Type: urn.MetricTypeSumInt64, Payload: coderVarint(n),
+		})
+	}()
+	b.Response.RequiresFinalization = slices.Contains(r.requires, urn.RequirementFinalization)
+	return b.Each(func(e sdk.Element) error {
+		s, err := sdk.Strings(e.Value[:len(e.Value)-8])
+		if err != nil {
+			return err
+		}
+		position, err := strconv.Atoi(s[1])
+		if err != nil {
+			return err
+		}
+		var out []byte
+		for range perBundle {
+			out = coder.AppendHeader(out, int64(position), nil, coder.NoFiring)
+			out = sdk.String(sdk.String(out, fmt.Sprintf("%s-%d", s[0], position%keys)), strconv.Itoa(position))
+			position++
+			n++
+		}
+		b.Response.ResidualRoots = append(b.Response.ResidualRoots, &fnpb.DelayedBundleApplication{
+			Application: &fnpb.BundleApplication{
+				TransformId: "work", InputId: "i0", Element: sized(s[0], position), IsBounded: pipepb.IsBounded_UNBOUNDED,
+			},
+			RequestedTimeDelay: durationpb.New(time.Millisecond),
+		})
+		return b.Write("pair", out)
+	})
+}
+
+func coderVarint(n int) []byte {
+	var b []byte
+	for ; n >= 0x80; n >>= 7 {
+		b = append(b, byte(n)|0x80)
+	}
+	return append(b, byte(n))
+}
+
+// count puts out how often a key has come.
+func (r *rig) count(b *sdk.Bundle) error {
+	ask := func(q *fnpb.StateRequest) error {
+		a, err := b.Ask(q)
+		if err == nil && a.GetError() != "" {
+			err = errors.New(a.GetError())
+		}
+		return err
+	}
+	return b.Each(func(e sdk.Element) error {
+		s, err := sdk.Strings(e.Value)
+		if err != nil {
+			return err
+		}
+		key := &fnpb.StateKey{Type: &fnpb.StateKey_BagUserState_{BagUserState: &fnpb.StateKey_BagUserState{
+			TransformId: "count", UserStateId: "s", Window: e.Windows, Key: sdk.String(nil, s[0]),
+		}}}
+		had, _, err := b.Read(key)
+		if err != nil {
+			return err
+		}
+		n := 0
+		if len(had) > 0 {
+			if n, err = strconv.Atoi(string(had)); err != nil {
+				return err
+			}
+		}
+		now := strconv.Itoa(n + 1)
+		if err := errors.Join(
+			ask(&fnpb.StateRequest{StateKey: key, Request: &fnpb.StateRequest_Clear{Clear: &fnpb.StateClearRequest{}}}),
+			ask(&fnpb.StateRequest{StateKey: key, Request: &fnpb.StateRequest_Append{Append: &fnpb.StateAppendRequest{Data: []byte(now)}}}),
+		); err != nil {
+			return err
+		}
+		out := coder.AppendHeader(nil, e.Timestamp, e.Windows, coder.NoFiring)
+		return b.Write("out", sdk.String(sdk.String(out, s[0]), now))
+	})
+}
+
+// last takes note of the groups.
+func (r *rig) last(b *sdk.Bundle) error {
+	return b.Each(func(e sdk.Element) error {
+		g, err := e.Group()
+		if err != nil {
+			return err
+		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.groups[g.Key] = append(r.groups[g.Key], g.Values...)
+		return nil
+	})
+}
+
+// exact looks whether each position that was counted has had its effect once, whatever happened to the job meanwhile, and
+// whether its metrics say the same.
+func (r *rig) exact() {
+	r.t.Helper()
+	if n := r.sources.Load(); n != 1 {
+		r.t.Errorf("the impulse was taken %d times", n)
+	}
+	all := 0
+	for i := range sources {
+		positions := 0
+		var counts [keys]int
+		for k := range keys {
+			values := r.groups[fmt.Sprintf("s%d-%d", i, k)]
+			seen := map[string]bool{}
+			for n := range len(values) {
+				seen[strconv.Itoa(n+1)] = true
+			}
+			for _, v := range values {
+				if !seen[v] {
+					r.t.Errorf("source %d, key %d: the count %s of %d is there twice, or none", i, k, v, len(values))
+				}
+				delete(seen, v)
+			}
+			counts[k] = len(values)
+			positions += len(values)
+		}
+		for k, n := range counts {
+			if want := (positions + keys - 1 - k) / keys; n != want {
+				r.t.Errorf("source %d: key %d came %d times of %d, should be %d", i, k, n, positions, want)
+			}
+		}
+		if positions == 0 || positions%perBundle != 0 {
+			r.t.Errorf("source %d came to %d positions", i, positions)
+		}
+		all += positions
+	}
+	for _, info := range r.metrics.Snapshot() {
+		if got := string(info.GetPayload()); info.GetUrn() == "test:positions" && got != string(coderVarint(all)) {
+			r.t.Errorf("measured %x positions, there are %d", got, all)
+		}
+	}
+}

@@ -1,0 +1,38 @@
+package stage
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// snapshotVersion is the format of all that a task writes into a snapshot: which files there are, the keys and values of its
+// store (docs/formats/state.md), the states of groupings (docs/formats/grouping.md).
+const snapshotVersion = 1
+
+// formatName is the file of a snapshot with its format.
+const formatName = "format"
+
+const formatLine = "trestle task %d\n"
+
+// writeFormat says in which format a snapshot is.
+func writeFormat(directory string) error {
+	return os.WriteFile(filepath.Join(directory, formatName), fmt.Appendf(nil, formatLine, snapshotVersion), 0o600)
+}
+
+// checkFormat tells whether a snapshot is in a format that can be read.
+func checkFormat(directory string) error {
+	path := filepath.Join(directory, formatName)
+	line, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("%w: its format is unknown: %w", errSnapshotFormat, err)
+	}
+	var version int
+	if n, err := fmt.Sscanf(string(line), formatLine, &version); n != 1 || err != nil || string(line) != fmt.Sprintf(formatLine, version) {
+		return fmt.Errorf("%w: %s does not say which format it has", errSnapshotFormat, path)
+	}
+	if version != snapshotVersion {
+		return fmt.Errorf("%w: %s says format %d, this version of Trestle reads %d", errSnapshotFormat, path, version, snapshotVersion)
+	}
+	return nil
+}
