@@ -28,6 +28,9 @@ func (b *Budget) Limit() int64 { return b.limit }
 // Used is the number of bytes held now, by all structures of all stores.
 func (b *Budget) Used() int64 { return b.used.Load() }
 
+// Peak is the most that was held at a time.
+func (b *Budget) Peak() int64 { return b.peak.Load() }
+
 // try takes n bytes if they fit.
 func (b *Budget) try(n int64) bool {
 	for {

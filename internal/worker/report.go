@@ -35,6 +35,7 @@ type report struct {
 	said     int // how many messages there were
 	changed  bool
 	ended    bool
+	sent     submission.Memory // with the last report
 }
 
 func (r *report) measured(infos []*pipepb.MonitoringInfo) {
@@ -73,10 +74,14 @@ func (r *report) end() {
 func (r *report) encode() ([]byte, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.changed || r.ended {
+	if r.ended {
 		return nil, nil
 	}
-	r.changed = false
+	memory := r.memory()
+	if !r.changed && !differs(memory, r.sent) {
+		return nil, nil
+	}
+	r.changed, r.sent = false, memory
 	metrics, err := proto.Marshal(&jobpb.MetricResults{Committed: r.set.Snapshot()})
 	if err != nil {
 		return nil, fmt.Errorf("encode a task's metrics: %w", err)
@@ -86,6 +91,7 @@ func (r *report) encode() ([]byte, error) {
 		host = "unknown"
 	}
 	return json.Marshal(submission.Report{
-		Host: host, Worker: os.Getpid(), Attempt: r.attempt, Metrics: metrics, Messages: r.messages, Memory: r.memory(),
+		Host: host, Worker: os.Getpid(), Attempt: r.attempt, Metrics: metrics, Messages: r.messages,
+		Time: time.Now().UTC(), Memory: memory,
 	})
 }

@@ -15,7 +15,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -241,21 +240,4 @@ func (w *Worker) saidBefore(stage, task int, text string) bool {
 	before := w.said[key] == text
 	w.said[key] = text
 	return before
-}
-
-func (w *Worker) memory() submission.Memory {
-	return submission.Memory{Resident: resident(), Held: w.budget.Used(), Budget: w.budget.Limit()}
-}
-
-// resident is how many bytes of this process are in memory; 0 where that is not told.
-func resident() int64 {
-	text, err := os.ReadFile("/proc/self/statm")
-	if err != nil {
-		return 0
-	}
-	var size, pages int64
-	if _, err := fmt.Sscan(string(text), &size, &pages); err != nil {
-		return 0
-	}
-	return pages * int64(os.Getpagesize())
 }

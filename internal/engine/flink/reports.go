@@ -46,6 +46,7 @@ func (r *run) readReports() {
 // take passes on what accumulators say: the sums of all tasks' metrics, and the messages that are new.
 func (r *reports) take(values map[string]string) {
 	var set metric.Set
+	memory := memories{}
 	any := false
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		if !strings.HasPrefix(name, accumulatorPrefix) || values[name] == "" {
@@ -60,9 +61,13 @@ func (r *reports) take(values map[string]string) {
 			continue
 		}
 		any = true
+		memory.add(reported)
 		r.messages(name, reported)
 	}
 	if any {
+		if err := set.Add(memory.gauges()); err != nil {
+			r.log.Warn("the workers' memory", "error", err)
+		}
 		infos := set.Snapshot()
 		r.events.Metrics(infos, infos)
 	}

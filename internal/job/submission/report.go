@@ -15,7 +15,9 @@ type Report struct {
 	Metrics []byte `json:"metrics,omitempty"`
 	// Messages are the latest.
 	Messages []Message `json:"messages,omitempty"`
-	Memory   Memory    `json:"memory"`
+	// Time is when the report was made.
+	Time   time.Time `json:"time"`
+	Memory Memory    `json:"memory"`
 }
 
 // Message is one for a person to read.
@@ -27,9 +29,12 @@ type Message struct {
 	Text       string    `json:"text"`
 }
 
-// Memory is a worker's, in bytes: of its process, and what of its budget is in use.
+// Memory is a worker's, in bytes: of its process, and what of its budget is in use, each now and at most so far. What is not
+// told is 0.
 type Memory struct {
-	Resident int64 `json:"resident"`
-	Held     int64 `json:"held"`
-	Budget   int64 `json:"budget"`
+	Resident     int64 `json:"resident"`
+	ResidentPeak int64 `json:"residentPeak"`
+	Held         int64 `json:"held"`
+	HeldPeak     int64 `json:"heldPeak"`
+	Budget       int64 `json:"budget"`
 }

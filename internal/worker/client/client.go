@@ -176,7 +176,9 @@ func (t *Task) reported(b []byte) error {
 	for _, m := range r.Messages {
 		t.out.Message(jobpb.JobMessage_MessageImportance(jobpb.JobMessage_MessageImportance_value[m.Importance]), m.Text)
 	}
-	t.out.Metrics(metrics.GetCommitted())
+	if committed := metrics.GetCommitted(); len(committed) > 0 { // there may be news of the worker's memory only
+		t.out.Metrics(committed)
+	}
 	return nil
 }
 

@@ -8,6 +8,7 @@ import java.util.concurrent.RejectedExecutionException;
 import java.util.concurrent.atomic.AtomicBoolean;
 import org.apache.flink.api.common.TaskInfo;
 import org.apache.flink.api.common.operators.MailboxExecutor;
+import org.apache.flink.metrics.Gauge;
 import org.apache.flink.runtime.taskmanager.TaskManagerRuntimeInfo;
 import org.apache.flink.streaming.api.operators.AbstractStreamOperatorV2;
 import org.apache.flink.streaming.api.operators.BoundedMultiInput;
@@ -33,6 +34,10 @@ import trestle.core.Workers;
 final class StageOperator extends AbstractStreamOperatorV2<Block>
     implements MultipleInputStreamOperator<Block>, BoundedMultiInput, InputSelectable, Task.Output {
   private static final int MAIN = 0;
+
+  /** What workers tell of their memory (docs/protocols/socket.md): Flink shows it as metrics of each of their tasks. */
+  private static final List<String> MEMORY =
+      List.of("resident", "residentPeak", "held", "heldPeak", "budget");
 
   private final StageSpec stage;
   private final MailboxExecutor mailbox;
@@ -97,6 +102,10 @@ final class StageOperator extends AbstractStreamOperatorV2<Block>
     TaskInfo info = getRuntimeContext().getTaskInfo();
     getRuntimeContext()
         .addAccumulator("trestle/" + stage.index + "/" + info.getIndexOfThisSubtask(), report);
+    for (String name : MEMORY) {
+      Gauge<Long> gauge = () -> report.memory(name);
+      getMetricGroup().addGroup("trestle").addGroup("worker").gauge(name + "Bytes", gauge);
+    }
     try {
       worker = Workers.get(Path.of(taskManager.getTmpDirectories()[0]), stage.job);
       task =
