@@ -3,12 +3,12 @@ package worker
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 
 	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
 
+	"trestle/internal/plan"
 	"trestle/internal/worker/wire"
 )
 
@@ -24,6 +24,7 @@ type outbox struct {
 	writer *wire.Writer
 	credit *wire.Credit
 	report *report
+	plan   *plan.Plan
 
 	mu   sync.Mutex // held over a send: blocks of a key group stay in order
 	held []heldBlock
@@ -65,7 +66,7 @@ func (o *outbox) release(ctx context.Context) error {
 func (o *outbox) send(ctx context.Context, exchange, keyGroup int, block []byte) error {
 	f := wire.Frame{Type: wire.Emit, Numbers: [4]uint32{uint32(exchange), uint32(keyGroup)}, Data: block}
 	if len(block) > wire.MaxBlock {
-		return fmt.Errorf("a block of %d bytes, for an element that is too large to pass between hosts: the limit is %d", len(block), wire.MaxBlock)
+		return newTooLarge(o.plan, exchange, len(block))
 	}
 	if err := o.credit.Take(ctx, f.Charge()); err != nil {
 		return err

@@ -120,7 +120,7 @@ func (t *taskConn) open(f *wire.Frame) (err error) {
 	if t.shared, t.slot, err = w.stages.enter(number); err != nil {
 		return err
 	}
-	out := &outbox{writer: t.writer, credit: t.credit, report: t.report}
+	out := &outbox{writer: t.writer, credit: t.credit, report: t.report, plan: w.plan}
 	spec := stage.Spec{
 		Plan: w.plan, Stage: t.stage, Index: t.index, Parallelism: parallelism, KeyGroups: w.job.KeyGroups,
 		Store: w.store, Views: t.shared.views, Out: out,
@@ -317,6 +317,10 @@ func (t *taskConn) fail(err error) error {
 // kind tells whether another start of the task may mend a failure. User code that was tried often enough here is not
 // tried again, nor when it says the same as the last time that the engine had started the task.
 func (t *taskConn) kind(err error) byte {
+	var large *tooLarge
+	if errors.As(err, &large) {
+		return final
+	}
 	var user *fnapi.HarnessError
 	if !errors.As(err, &user) {
 		return mendable
