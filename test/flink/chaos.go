@@ -325,7 +325,7 @@ func (r *rig) runChaotic(ctx context.Context, s *server, j *chaotic) error {
 	if err != nil {
 		return err
 	}
-	argv := []string{r.shaped, "-pipeline=" + string(encoded), "-result=" + inside, "--worker_binary=" + r.shaped, "--parallelism=4"}
+	argv := []string{r.shaped, "-pipeline=" + string(encoded), "-result=" + inside, "--worker_binary=" + r.shaped}
 	argv = append(argv, example.Portable("go", s.endpoint, "PROCESS", `{"command": "trestle boot go"}`)...)
 	if _, err := h.Run(ctx, cluster.Command{Name: j.name(), Argv: argv}); err != nil {
 		return err
