@@ -227,7 +227,13 @@ storage-gcs: $(gcsserver)
 fuzz:
 	@test/fuzz.sh $(FUZZTIME)
 
-adapters: $(adapters)
+adapters: $(adapters) workers
+
+# The server's own program is its workers' on hosts of its kind; those of other kinds lie beside it, and go into the jar as well.
+.PHONY: workers
+workers:
+	@for arch in amd64 arm64; do [ "$$(go env GOOS GOARCH | paste -sd-)" = linux-$$arch ] || GOOS=linux GOARCH=$$arch CGO_ENABLED=0 \
+	  go build -ldflags '-s -w -X trestle/internal/cli.Version=$(VERSION)' -o bin/trestle-linux-$$arch ./cmd/trestle || exit 1; done
 
 # Their tests, and whether they are formatted as google-java-format has it (mvn spotless:apply does it).
 adapters-test:

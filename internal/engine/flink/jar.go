@@ -4,6 +4,7 @@ import (
 	"archive/zip"
 	"bytes"
 	"crypto/sha256"
+	"debug/elf"
 	"embed"
 	"encoding/hex"
 	"errors"
@@ -94,15 +95,23 @@ func findBinaries() ([]binary, error) {
 	if err != nil {
 		return nil, err
 	}
+	return binariesBeside(self)
+}
+
+func binariesBeside(self string) ([]binary, error) {
 	var found []binary
 	for _, p := range platforms {
 		path := filepath.Join(filepath.Dir(self), "trestle-"+p)
 		if p == runtime.GOOS+"-"+runtime.GOARCH {
 			path = self
 		}
-		digest, err := fileDigest(path)
+		err := checkMachine(path, p)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
+		}
+		digest := ""
+		if err == nil {
+			digest, err = fileDigest(path)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("worker's program for %s: %w", p, err)
@@ -113,6 +122,20 @@ func findBinaries() ([]binary, error) {
 		return nil, fmt.Errorf("there is no worker's program for Flink's hosts: put one beside %s, as trestle-linux-amd64 or trestle-linux-arm64", self)
 	}
 	return found, nil
+}
+
+// checkMachine refuses a program that is not for a platform, which would be found out on one of Flink's hosts only.
+func checkMachine(path, platform string) error {
+	file, err := elf.Open(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	want := map[string]elf.Machine{"linux-amd64": elf.EM_X86_64, "linux-arm64": elf.EM_AARCH64}[platform]
+	if file.Machine != want {
+		return fmt.Errorf("%s is a program for %v, and its name says %s (%v)", path, file.Machine, platform, want)
+	}
+	return nil
 }
 
 func fileDigest(path string) (string, error) {
