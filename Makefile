@@ -171,9 +171,9 @@ e2e-flink: $(adapters) build $(text) $(flinks) $(python_storage) $(go_storage) $
 	@$(e2e_flink) -images $(images) e2e
 
 # Jobs to which something happens: TaskManager, worker, harness, host, job server killed; cancelled from both ends.
-e2e-flink-faults: $(adapters) build $(text) $(firstword $(flinks)) $(go_storage) $(s3server)
+e2e-flink-faults: $(adapters) build $(text) $(call flink,$(FLINK)) $(go_storage) $(python_storage) $(s3server) $(image_go)
 	@go build -o build/flink/driver ./test/flink
-	@$(e2e_flink) faults
+	@$(e2e_flink) -flinks '$(abspath $(dir $(call flink,$(FLINK))))' -images $(images) faults
 
 # Twenty jobs under random kills of harnesses, workers and TaskManagers. SEED=7 has what is killed follow from it.
 .PHONY: chaos-flink

@@ -28,6 +28,8 @@ type fault struct {
 	strike func(ctx context.Context, r *rig, s *server, j flink.Job) error
 	// fails is set where the job is not to succeed, to the state that it ends in.
 	fails jobpb.JobState_Enum
+	// job is what it happens to, where that is not Go's in processes.
+	job cell
 	// parts is set where the client cannot see the end: its connection is lost.
 	parts bool
 	// swept is set where nobody is left on the host to clean up: what is left there is the next job's worker's to remove, so
@@ -55,12 +57,12 @@ var faults = []fault{
 		}
 		return r.flink.StartTaskManager(h)
 	}},
-	{name: "worker", strike: func(_ context.Context, r *rig, _ *server, _ flink.Job) error {
-		return killOne(r.taskManagers()[1], "trestle", "worker", "--scratch")
-	}},
-	{name: "harness", strike: func(_ context.Context, r *rig, _ *server, _ flink.Job) error {
-		return killOne(r.taskManagers()[0], "--control_endpoint")
-	}},
+	{name: "worker", strike: killWorker},
+	{name: "harness", strike: killHarness},
+	{name: "python-worker", job: of("python", inProcess, onS3, onS3), strike: killWorker},
+	{name: "python-harness", job: of("python", inProcess, onS3, onS3), strike: killHarness},
+	{name: "container-worker", job: of("go", inDocker, onS3, onS3), strike: killWorker},
+	{name: "container-harness", job: of("go", inDocker, onS3, onS3), strike: killHarness},
 	{name: "host", swept: true, strike: func(ctx context.Context, r *rig, _ *server, _ flink.Job) error {
 		h := r.taskManagers()[1]
 		if err := h.Crash(); err != nil {
@@ -116,6 +118,14 @@ func (r *rig) workersGone(ctx context.Context, h *cluster.Host) error {
 	}
 	fmt.Printf("    the worker on %s was gone %.1f s after its TaskManager\n", h.Name, time.Since(began).Seconds())
 	return nil
+}
+
+func killWorker(_ context.Context, r *rig, _ *server, _ flink.Job) error {
+	return killOne(r.taskManagers()[1], "trestle", "worker", "--scratch")
+}
+
+func killHarness(_ context.Context, r *rig, _ *server, _ flink.Job) error {
+	return killOne(r.taskManagers()[0], "--control_endpoint")
 }
 
 // killOne kills a process on a host by SIGKILL: the first whose command line has all of these in it.
@@ -200,15 +210,43 @@ func (f *flags) strikes(ctx context.Context) (ok bool, err error) {
 		return false, err
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
-	job := of("go", inProcess, onS3, onS3)
-	r, err := newRig(ctx, f.programs, c, home, []cell{job})
+	r, err := newRig(ctx, f.programs, c, home, []cell{of("go", inProcess, onS3, onS3)})
 	if err != nil {
 		return false, fmt.Errorf("%w\n%s", err, c.Tails())
 	}
 	var results []result
-	for _, fault := range faults {
-		if !strings.Contains(fault.name, f.only) {
+	for _, b := range bads {
+		if !strings.Contains(b.name, f.only) || b.engines && f.images == "" {
 			continue
+		}
+		fmt.Printf("Flink %s: bad job %s …\n", version, b.name)
+		one := r.try(ctx, b)
+		one.version, one.environment = version, one.environment+", "+b.name
+		if one.err != nil {
+			fmt.Printf("Flink %s: bad job %s failed after %.1f s: %v\n", version, b.name, one.took.Seconds(), one.err)
+		}
+		results = append(results, one)
+		if ctx.Err() != nil {
+			return false, context.Cause(ctx)
+		}
+	}
+	for _, fault := range faults {
+		job := fault.job
+		if job == (cell{}) {
+			job = of("go", inProcess, onS3, onS3)
+		}
+		if !strings.Contains(fault.name, f.only) || job.environment == inDocker && f.images == "" {
+			continue
+		}
+		if job.environment == inDocker {
+			for _, h := range r.taskManagers() {
+				if r.engines[h.Name] != nil {
+					continue
+				}
+				if err := r.loadImage(ctx, h, job.sdk); err != nil {
+					return false, err
+				}
+			}
 		}
 		fmt.Printf("Flink %s: fault %s …\n", version, fault.name)
 		one := r.suffer(ctx, job, fault)

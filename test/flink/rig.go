@@ -125,8 +125,8 @@ type server struct {
 	endpoint, address string
 }
 
-// serve starts a job server that stages artifacts in one way, with data of its own under a name.
-func (r *rig) serve(ctx context.Context, staging, name string) (*server, error) {
+// serve starts a job server that stages artifacts in one way, with data of its own under a name; more are options that win.
+func (r *rig) serve(ctx context.Context, staging, name string, more ...string) (*server, error) {
 	h := r.cluster.Host(jobServer)
 	const port = 8099
 	s := &server{endpoint: fmt.Sprintf("%s:%d", h.Address(), port), address: fmt.Sprintf("%v:%d", h.IP, port)}
@@ -141,6 +141,7 @@ func (r *rig) serve(ctx context.Context, staging, name string) (*server, error) 
 	case onHDFS:
 		argv = append(argv, "--staging", r.hdfs.URL("staging"))
 	}
+	argv = append(argv, more...)
 	var err error
 	if s.Process, err = h.Start(cluster.Command{Name: "trestle-" + name, Argv: argv, Env: r.s3.Env()}); err != nil {
 		return nil, err

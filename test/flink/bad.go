@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"trestle/test/wordcount/example"
+)
+
+// bad is a job with which something is wrong, and what its user is to read about it: all of says, in the program's output or in
+// the job's messages.
+type bad struct {
+	name, environment string
+	// staging is onS3 when it is "". With it, server adds to the job server's options, and argv to the program's.
+	staging      string
+	server, argv []string
+	// engines starts container engines on the TaskManagers' hosts before.
+	engines bool
+	// runs is set where the job succeeds all the same.
+	runs bool
+	says []string
+}
+
+var bads = []bad{
+	{name: "flink-unreachable", environment: inProcess, server: []string{"--flink", "http://jobmanager:9"},
+		says: []string{"the Flink at http://jobmanager:9 cannot be reached from jobserver", "refused"}},
+	{name: "slots", environment: inProcess, runs: true, argv: []string{"--parallelism=16"},
+		says: []string{"It wants 16 slots", "cluster's 4, 4 are free: 12 are missing"}},
+	{name: "user-code", environment: inProcess, argv: []string{"--input=s3://trestle/in/nothing.txt"},
+		says: []string{"textio.Read", "nothing.txt", "host taskmanager"}},
+	{name: "server-unreachable", environment: inProcess, staging: onNothing, server: []string{"--listen", "0.0.0.0:8099", "--advertise", "localhost:8099"},
+		says: []string{"localhost:8099", "taskmanager", "--advertise"}},
+	{name: "harness-dies", environment: inProcess, argv: []string{"--worker_binary=/bin/false"}, says: []string{"exit", "host taskmanager"}},
+	{name: "no-container-engine", environment: inDocker, says: []string{"docker on host taskmanager", "does not answer"}},
+	{name: "no-image", environment: inDocker, engines: true, argv: []string{"--environment_config=trestle-test/none"}, says: []string{"trestle-test/none", "host taskmanager"}},
+	{name: "container-dies", environment: inDocker, engines: true, argv: []string{"--worker_binary=/bin/false"}, says: []string{"container", "exit", "host taskmanager"}},
+}
+
+// try runs a bad job, and looks at what its user reads and at what is left of it.
+func (r *rig) try(ctx context.Context, b bad) (one result) {
+	one.cell = of("go", b.environment, onS3, onS3)
+	one.mark = b.name
+	if b.staging != "" {
+		one.staging = b.staging
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, cellTimeout, fmt.Errorf("it took longer than %v", cellTimeout))
+	defer cancel()
+	if b.engines {
+		for _, h := range r.taskManagers() {
+			if r.engines[h.Name] != nil {
+				continue
+			}
+			if one.err = r.loadImage(ctx, h, "go"); one.err != nil {
+				return one
+			}
+		}
+	}
+	before, err := r.look(ctx)
+	if err != nil {
+		one.err = err
+		return one
+	}
+	s, err := r.serve(ctx, one.staging, b.name, b.server...)
+	if err != nil {
+		one.err = err
+		return one
+	}
+	start := time.Now()
+	one.err = r.tryOn(ctx, s, b, &one)
+	one.took = time.Since(start)
+	one.err = errors.Join(one.err, r.nothingLeft(ctx, before), s.Stop())
+	return one
+}
+
+func (r *rig) tryOn(ctx context.Context, s *server, b bad, one *result) error {
+	command, words, err := r.command(one.cell, s.endpoint)
+	if err != nil {
+		return err
+	}
+	command.Argv = append(command.Argv, b.argv...)
+	said, failure := r.cluster.Host(jobServer).Run(ctx, command)
+	if ctx.Err() != nil {
+		return failure
+	}
+	if failure != nil {
+		said += failure.Error()
+	}
+	messages, err := s.messages(ctx)
+	if err != nil {
+		return err
+	}
+	said += "\n" + messages
+	if b.runs != (failure == nil) {
+		return fmt.Errorf("the program's end is %w; what there was to read:\n%s", failure, said)
+	}
+	for _, part := range b.says {
+		if !strings.Contains(said, part) {
+			return fmt.Errorf("nowhere is %q in what there was to read:\n%s", part, said)
+		}
+	}
+	if !b.runs {
+		return nil
+	}
+	if one.got, err = r.counts(ctx, one.cell); err != nil {
+		return err
+	}
+	want, err := example.CountFile(r.text, words)
+	if err != nil {
+		return err
+	}
+	if diff := example.Difference(one.got, want); diff != "" {
+		return errors.New("not what a count without Beam finds: " + diff)
+	}
+	return nil
+}
+
+// messages are those of all jobs of a server, which have ended.
+func (s *server) messages(ctx context.Context) (_ string, err error) {
+	conn, err := grpc.NewClient(s.address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	client := jobpb.NewJobServiceClient(conn)
+	all, err := client.GetJobs(ctx, &jobpb.GetJobsRequest{})
+	if err != nil {
+		return "", err
+	}
+	var text strings.Builder
+	for _, info := range all.GetJobInfo() {
+		stream, err := client.GetMessageStream(ctx, &jobpb.JobMessagesRequest{JobId: info.GetJobId()})
+		if err != nil {
+			return "", err
+		}
+		for {
+			r, err := stream.Recv()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				return "", err
+			}
+			if m := r.GetMessageResponse(); m != nil {
+				fmt.Fprintf(&text, "%s: %s\n", m.GetImportance(), m.GetMessageText())
+			}
+		}
+	}
+	return text.String(), nil
+}
