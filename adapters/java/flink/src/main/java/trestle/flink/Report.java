@@ -11,8 +11,7 @@ import org.apache.flink.api.common.accumulators.Accumulator;
  * that failed goes with the attempt. Its string form, in which Flink's REST API shows it, is base64.
  */
 final class Report implements Accumulator<byte[], String> {
-  private static final Pattern MEMORY =
-      Pattern.compile("\"memory\":\\{([a-zA-Z0-9\":,]*)\\}");
+  private static final Pattern MEMORY = Pattern.compile("\"memory\":\\{([a-zA-Z0-9\":,]*)\\}");
 
   private volatile String value = ""; // Flink reads it from a thread of its own
   private volatile String memory = "";
@@ -20,7 +19,7 @@ final class Report implements Accumulator<byte[], String> {
   @Override
   public void add(byte[] report) {
     value = Base64.getEncoder().encodeToString(report);
-    // The last match: a message of user code's may look the same, and what is in it comes before.
+    // In a message of user code the quotes are escaped.
     String text = new String(report, StandardCharsets.UTF_8);
     Matcher found = MEMORY.matcher(text);
     int from = text.lastIndexOf("\"memory\":{");
