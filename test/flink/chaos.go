@@ -30,6 +30,9 @@ const (
 	// hardships is how often a job may lose workers: Flink starts its tasks anew six times in all, and what dies while a
 	// TaskManager starts counts as well.
 	hardships = 3
+	// losses is how often it may lose one of its harnesses: a bundle is tried four times, and on a busy machine it may be the same
+	// bundle each time.
+	losses = 3
 	// keyedSize is the number of elements in the largest collection of a pipeline with state, sessions and side inputs.
 	keyedSize = 150_000
 )
@@ -41,10 +44,10 @@ type chaotic struct {
 	// pipeline is set where it is not a WordCount.
 	pipeline shapes.Pipeline
 
-	hard int // lost workers; the mayhem's
-	took time.Duration
-	size int // of the result: distinct words, or lines
-	err  error
+	hard, lost int // workers and harnesses; the mayhem's
+	took       time.Duration
+	size       int // of the result: distinct words, or lines
+	err        error
 }
 
 // chaoticJobs makes n jobs of a seed.
@@ -224,14 +227,17 @@ func (m *mayhem) kill(ctx context.Context) error {
 	which := m.random.IntN(1 << 20)
 	switch dice := m.random.IntN(10); {
 	case dice < 5:
+		if !m.dare(func(j *chaotic) *int { return &j.lost }, losses) {
+			return nil
+		}
 		return m.killFound(h, "harness", which, "--control_endpoint")
 	case dice < 8:
-		if !m.dare() {
+		if !m.dare(hard, hardships) {
 			return nil
 		}
 		return m.killFound(h, "worker", which, "worker", "--scratch")
 	default:
-		if !m.dare() {
+		if !m.dare(hard, hardships) {
 			return nil
 		}
 		kill, name := m.rig.flink.TaskManager(h).KillAlone, "TaskManager"
@@ -266,20 +272,22 @@ func (m *mayhem) count(name string, h *cluster.Host) {
 	fmt.Printf("    kill -9: %s on %s\n", name, h.Name)
 }
 
-// dare says whether all jobs can bear the loss of a worker, and counts it.
-func (m *mayhem) dare() bool {
+// dare says whether all jobs can bear one more loss of a kind, and counts it.
+func (m *mayhem) dare(of func(*chaotic) *int, most int) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for j := range m.active {
-		if j.hard >= hardships {
+		if *of(j) >= most {
 			return false
 		}
 	}
 	for j := range m.active {
-		j.hard++
+		*of(j)++
 	}
 	return true
 }
+
+func hard(j *chaotic) *int { return &j.hard }
 
 func (j *chaotic) what() string {
 	switch {
@@ -344,7 +352,7 @@ func (r *rig) runChaotic(ctx context.Context, s *server, j *chaotic) error {
 // report prints what became of the jobs, and says whether all is well.
 func (m *mayhem) report(version string, seed uint64, jobs []*chaotic, after error) bool {
 	table := tabwriter.NewWriter(os.Stdout, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(table, "\njob\twhat\tseconds\tworkers that it lost at most\tresults\t")
+	fmt.Fprintln(table, "\njob\twhat\tseconds\tworkers and harnesses that it lost at most\tresults\t")
 	failed := 0
 	for _, j := range jobs {
 		verdict := "exact"
@@ -352,7 +360,7 @@ func (m *mayhem) report(version string, seed uint64, jobs []*chaotic, after erro
 			verdict = "FAILED"
 			failed++
 		}
-		fmt.Fprintf(table, "%d\t%s\t%.1f\t%d\t%d\t%s\n", j.number, j.what(), j.took.Seconds(), j.hard, j.size, verdict)
+		fmt.Fprintf(table, "%d\t%s\t%.1f\t%d + %d\t%d\t%s\n", j.number, j.what(), j.took.Seconds(), j.hard, j.lost, j.size, verdict)
 	}
 	table.Flush()
 	fmt.Printf("\nFlink %s, seed %d: %d jobs exact, %d failed; killed: %v\n", version, seed, len(jobs)-failed, failed, m.killed)

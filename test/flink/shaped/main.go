@@ -18,12 +18,13 @@ import (
 func main() {
 	encoded := flag.String("pipeline", "", "the pipeline, as JSON")
 	result := flag.String("result", "", "an empty folder, the same on every host, for what it puts out")
+	runner := flag.String("runner", "universal", "Beam's runner")
 	flag.Parse()
 	beam.Init()
 	var p shapes.Pipeline
 	err := json.Unmarshal([]byte(*encoded), &p)
 	if err == nil {
-		_, err = beam.Run(context.Background(), "universal", p.Build(*result, shapes.None))
+		_, err = beam.Run(context.Background(), *runner, p.Build(*result, shapes.None))
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "shaped:", err)
