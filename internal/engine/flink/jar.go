@@ -125,12 +125,12 @@ func binariesBeside(self string) ([]binary, error) {
 }
 
 // checkMachine refuses a program that is not for a platform, which would be found out on one of Flink's hosts only.
-func checkMachine(path, platform string) error {
+func checkMachine(path, platform string) (err error) {
 	file, err := elf.Open(path)
 	if err != nil {
 		return err
 	}
-	defer file.Close()
+	defer func() { err = errors.Join(err, file.Close()) }()
 	want := map[string]elf.Machine{"linux-amd64": elf.EM_X86_64, "linux-arm64": elf.EM_AARCH64}[platform]
 	if file.Machine != want {
 		return fmt.Errorf("%s is a program for %v, and its name says %s (%v)", path, file.Machine, platform, want)
