@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
@@ -28,26 +29,32 @@ const instead = `run with --environment_type=LOOPBACK, or with --environment_typ
 // A container engine is looked for, and asked whether it is there, when an environment needs one; an image is not, nor
 // is a worker pool's address tried. endpoint is Config.Endpoint.
 func Check(ctx context.Context, environments map[string]*pipepb.Environment, containers container.Config, endpoint string) error {
-	find := finder(ctx, containers, endpoint)
+	on := newHost(ctx, containers, endpoint)
 	var errs []error
 	for _, id := range slices.Sorted(maps.Keys(environments)) {
-		if _, err := resolve(environments[id], 0, find); err != nil {
+		if _, err := resolve(environments[id], 0, on); err != nil {
 			errs = append(errs, fmt.Errorf("environment %s: %w", id, err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// finder finds the host's container engine, once, for containers that can reach the endpoint.
-func finder(ctx context.Context, cfg container.Config, endpoint string) func() (*container.Engine, error) {
-	return sync.OnceValues(func() (*container.Engine, error) {
+// host is where harnesses are started, as far as docker environments go.
+type host struct {
+	// engine finds the container engine, once, for containers that can reach the server.
+	engine     func() (*container.Engine, error)
+	containers container.Config
+}
+
+func newHost(ctx context.Context, cfg container.Config, endpoint string) *host {
+	return &host{containers: cfg, engine: sync.OnceValues(func() (*container.Engine, error) {
 		e, err := container.Find(ctx, cfg)
 		if err != nil {
 			return nil, err
 		}
 		_, err = e.Reach(endpoint)
 		return e, err
-	})
+	})}
 }
 
 // runnable is an environment that we can run: exactly one of the payloads is set.
@@ -61,20 +68,34 @@ type runnable struct {
 	engine   *container.Engine // that runs the container
 }
 
-// resolve finds what to run: the environment itself, or the first of its alternatives that can run here. find finds the
-// host's container engine, and does so once.
-func resolve(env *pipepb.Environment, depth int, find func() (*container.Engine, error)) (*runnable, error) {
+// bootOf is the command that runs what an image is for, as far as its name says.
+func bootOf(image string) string {
+	for _, sdk := range []string{"java", "python", "go"} {
+		if strings.Contains(image, "beam_"+sdk) {
+			return "trestle boot " + sdk
+		}
+	}
+	return "COMMAND"
+}
+
+func runProcess(env *pipepb.Environment, payload *pipepb.ProcessPayload) (*runnable, error) {
+	path, args, err := process.Command(payload)
+	if err != nil {
+		return nil, err
+	}
+	return &runnable{env: env, process: payload, path: path, args: args}, nil
+}
+
+// resolve finds what to run: the environment itself, or the first of its alternatives that can run here. A docker
+// environment whose image the host has a command for is a process environment of that command.
+func resolve(env *pipepb.Environment, depth int, on *host) (*runnable, error) {
 	switch env.GetUrn() {
 	case urn.EnvProcess:
 		var payload pipepb.ProcessPayload
 		if err := proto.Unmarshal(env.GetPayload(), &payload); err != nil {
 			return nil, fmt.Errorf("payload of the process environment: %w", err)
 		}
-		path, args, err := process.Command(&payload)
-		if err != nil {
-			return nil, err
-		}
-		return &runnable{env: env, process: &payload, path: path, args: args}, nil
+		return runProcess(env, &payload)
 	case urn.EnvExternal:
 		var payload pipepb.ExternalPayload
 		if err := proto.Unmarshal(env.GetPayload(), &payload); err != nil {
@@ -100,7 +121,7 @@ func resolve(env *pipepb.Environment, depth int, find func() (*container.Engine,
 		}
 		var errs []error
 		for _, e := range payload.GetEnvironments() {
-			r, err := resolve(e, depth+1, find)
+			r, err := resolve(e, depth+1, on)
 			if err == nil {
 				return r, nil
 			}
@@ -115,12 +136,20 @@ func resolve(env *pipepb.Environment, depth int, find func() (*container.Engine,
 		if err := container.CheckImage(payload.GetContainerImage()); err != nil {
 			return nil, err
 		}
-		engine, err := find()
+		if command := on.containers.Command(payload.GetContainerImage()); command != "" {
+			r, err := runProcess(env, &pipepb.ProcessPayload{Command: command})
+			if err != nil {
+				return nil, fmt.Errorf("what is to run instead of the image %s: %w", payload.GetContainerImage(), err)
+			}
+			return r, nil
+		}
+		engine, err := on.engine()
 		if errors.Is(err, container.ErrNone) {
 			err = fmt.Errorf("%w: install one, name one to the server with --container-engine, or %s", err, instead)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("the docker environment's image %s cannot be run: %w", payload.GetContainerImage(), err)
+			return nil, fmt.Errorf("the docker environment's image %[1]s cannot be run: %[2]w; a process can run in its stead where the server is told of one: --container-instead '%[1]s=%[3]s'",
+				payload.GetContainerImage(), err, bootOf(payload.GetContainerImage()))
 		}
 		return &runnable{env: env, docker: &payload, engine: engine}, nil
 	case embeddedPython, urn.EnvDefault, "":

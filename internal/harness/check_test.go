@@ -74,6 +74,29 @@ func TestCheckEngine(t *testing.T) {
 	}
 }
 
+// A process runs where the server is told of one for an image's name; one that is not there is an error of that image.
+func TestCheckInstead(t *testing.T) {
+	t.Setenv("PATH", t.TempDir()) // where no engine is
+	cfg := container.Config{Instead: []string{"apache/beam_java*=trestle boot java", "mine/*=/no/boot"}}
+	check := func(image string) error {
+		return Check(t.Context(), map[string]*pipepb.Environment{"e": dockerEnv(t, image)}, cfg, "127.0.0.1:1")
+	}
+	if err := check("apache/beam_java17_sdk:2.73.0"); err != nil {
+		t.Errorf("a command is there: %v", err)
+	}
+	for image, want := range map[string][]string{
+		"mine/image": {"mine/image", `"/no/boot"`, "not on this host"},
+		"apache/beam_python3.11_sdk:2.77.0": {"docker, podman and nerdctl",
+			"--container-instead 'apache/beam_python3.11_sdk:2.77.0=trestle boot python'"},
+	} {
+		err := check(image)
+		if err == nil {
+			t.Fatalf("%s is accepted", image)
+		}
+		hasAll(t, image, err.Error(), want...)
+	}
+}
+
 // How many workers an environment has follows from what its SDK can do and what the user wants.
 func TestWorkers(t *testing.T) {
 	t.Setenv("PATH", t.TempDir()) // where no engine is

@@ -97,7 +97,7 @@ type Pool struct {
 	cfg   Config
 	names []string // environment ids, sorted: an index is shorter in a worker's id
 
-	engine func() (*container.Engine, error) // the host's; found once
+	host *host
 
 	ctx    context.Context // ends when Close begins; its cause is ErrClosed
 	cancel context.CancelCauseFunc
@@ -143,14 +143,14 @@ func NewPool(cfg Config) *Pool {
 	slices.Sort(p.names)
 	p.ctx, p.cancel = context.WithCancelCause(context.Background())
 	p.grace, p.hurry = context.WithCancel(context.Background())
-	p.engine = finder(p.ctx, cfg.Containers, cfg.Endpoint)
+	p.host = newHost(p.ctx, cfg.Containers, cfg.Endpoint)
 	return p
 }
 
 // Workers is how many workers the environment shall have, at least 1; the engine asks Session for those and no more.
 func (p *Pool) Workers(environment string) int {
 	declared := p.cfg.Environments[environment]
-	r, err := resolve(declared, 0, p.engine)
+	r, err := resolve(declared, 0, p.host)
 	if err != nil {
 		return 1 // Session says what is wrong
 	}

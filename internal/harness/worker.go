@@ -104,7 +104,7 @@ func (w *worker) run() {
 // start announces the harness to the Fn API's server and starts it.
 func (w *worker) start() (*fnapi.Session, instance, error) {
 	defer close(w.launched)
-	r, err := resolve(w.declared, 0, w.pool.engine)
+	r, err := resolve(w.declared, 0, w.pool.host)
 	if err != nil {
 		return nil, nil, err
 	}

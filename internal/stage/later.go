@@ -13,6 +13,7 @@ import (
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
 
 	"trestle/internal/beam/coder"
+	"trestle/internal/beam/metric"
 )
 
 // Checkpointer is a task of a streaming plan that can be asked to put off what is left of the bundle under way. Those with
@@ -21,19 +22,44 @@ type Checkpointer interface {
 	// Checkpoint asks the harness to end the bundle under way early, if there is one: what is left of it is processed in
 	// another, soon. Until a bundle has ended, what it put out is held back, and so is the watermark. It may be called at
 	// any time, from any goroutine, also while another event is under way.
-	Checkpoint(ctx context.Context) error
+	//
+	// Unless always is set, a bundle of which nothing has come out yet is left alone: there is nothing to let out, and a source
+	// that needs longer than it is given to get its first element would never get one.
+	Checkpoint(ctx context.Context, always bool) error
 }
 
 // Checkpoint implements Checkpointer.
-func (t *task) Checkpoint(ctx context.Context) error {
+func (t *task) Checkpoint(ctx context.Context, always bool) error {
 	b := t.puttingOff()
-	if b == nil {
+	if b == nil || !always && !t.putOut(ctx, b) {
 		return nil
 	}
 	if err := b.checkpoint(ctx); err != nil {
 		return t.errorf("checkpoint", err)
 	}
 	return nil
+}
+
+// putOut says whether the bundle on offer has put anything out, as far as the harness says. One that counts nothing may
+// have.
+func (t *task) putOut(ctx context.Context, b *bundles) bool {
+	b.asking.Lock()
+	asked := b.offered
+	b.asking.Unlock()
+	if asked == nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, splitTimeout)
+	defer cancel()
+	response, err := asked.bundle.Progress(ctx)
+	if err != nil {
+		return false // it has just ended, or the SDK cannot tell
+	}
+	some, ok, err := metric.Output(response.GetMonitoringInfos(), t.spec.Stage.Input.PCollection)
+	if err != nil {
+		t.spec.Log.Warn("progress of a bundle", "stage", t.spec.Stage.Name, "error", err)
+	}
+	return some || !ok
 }
 
 // later is what a splittable DoFn of a streaming plan has put off: parts of elements, to be processed when processing time
@@ -44,6 +70,7 @@ type later struct {
 	fresh   []putOff // given back since the last Clock, with which their delays begin
 	waiting []putOff
 	split   []putOff // given back by the bundle under way, on request; guarded by bundles.asking
+	running []putOff // what the bundle under way resumes; guarded by bundles.asking
 }
 
 // putOff is a part of an element.
@@ -115,6 +142,9 @@ func (b *bundles) resume(ctx context.Context, t times) error {
 		l.waiting = rest
 		return nil
 	}
+	b.asking.Lock()
+	l.running = due
+	b.asking.Unlock()
 	// What is under way holds the watermark.
 	for _, p := range due {
 		if err := b.process(ctx, p.record); err != nil {
@@ -159,7 +189,7 @@ func (b *bundles) checkpoint(ctx context.Context) error {
 		return err
 	}
 	for i, record := range given {
-		p := putOff{record: bytes.Clone(record), hold: coder.MinTimestamp}
+		p := b.later.untouched(record)
 		if at := i - (len(given) - len(roots)); at >= 0 {
 			p = b.later.part(roots[at])
 		}
@@ -168,8 +198,25 @@ func (b *bundles) checkpoint(ctx context.Context) error {
 	return nil
 }
 
-// takeBack keeps what the bundle that has ended gave back.
+// untouched is an element that a bundle gives back as it got it: what it was known to hold, it still does. The caller holds
+// asking.
+func (l *later) untouched(record []byte) putOff {
+	for _, p := range l.running {
+		if bytes.Equal(p.record, record) {
+			return putOff{record: p.record, hold: p.hold, unbounded: p.unbounded}
+		}
+	}
+	return putOff{record: bytes.Clone(record), hold: coder.MinTimestamp, unbounded: l.endless}
+}
+
+// takeBack keeps what the bundle that has ended gave back. What it did not come to is first next time: otherwise a
+// restriction that takes long each time, such as one of a quiet topic that waits for records, would keep the others from
+// ever being processed.
 func (b *bundles) takeBack(roots []*fnpb.DelayedBundleApplication) error {
+	b.asking.Lock()
+	defer b.asking.Unlock()
+	b.putOff(b.later.split...)
+	b.later.split, b.later.running = nil, nil
 	for _, r := range roots {
 		if !b.spec.Stage.Input.Splittable {
 			return fmt.Errorf("the SDK gave back a part of an element of %s, which is no splittable DoFn", r.GetApplication().GetTransformId())
@@ -179,10 +226,6 @@ func (b *bundles) takeBack(roots []*fnpb.DelayedBundleApplication) error {
 		}
 		b.putOff(b.later.part(r))
 	}
-	b.asking.Lock()
-	defer b.asking.Unlock()
-	b.putOff(b.later.split...)
-	b.later.split = nil
 	return nil
 }
 

@@ -8,6 +8,31 @@ import (
 	"trestle/internal/beam/urn"
 )
 
+// pcollectionLabel is the label by which a metric names its PCollection (MonitoringInfo.MonitoringInfoLabels in metrics.proto).
+const pcollectionLabel = "PCOLLECTION"
+
+// Output tells whether elements came out of a bundle so far: whether any PCollection but its input has one
+// (beam:metric:element_count in metrics.proto). ok is false when the harness counts nothing at all; Java's leaves out
+// those that are 0.
+func Output(infos []*pipepb.MonitoringInfo, input string) (some, ok bool, err error) {
+	for _, info := range infos {
+		if info.GetUrn() != urn.MetricElementCount {
+			continue
+		}
+		ok = true
+		if info.GetLabels()[pcollectionLabel] == input {
+			continue
+		}
+		r := reader{b: info.GetPayload()}
+		n := r.varint()
+		if err := r.end(); err != nil {
+			return false, false, fmt.Errorf("%s: %w", info.GetUrn(), err)
+		}
+		some = some || n > 0
+	}
+	return some, ok, nil
+}
+
 // Progress is the fraction, from 0 to 1, of a bundle's known work that is done, as its splittable DoFns report it
 // (beam:metric:ptransform_progress in metrics.proto); ok is false when none reports.
 func Progress(infos []*pipepb.MonitoringInfo) (fraction float64, ok bool, err error) {

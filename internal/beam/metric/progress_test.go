@@ -41,3 +41,29 @@ func TestProgress(t *testing.T) {
 		t.Error("a cut payload is taken")
 	}
 }
+
+func TestOutput(t *testing.T) {
+	count := func(of string, n byte) *pipepb.MonitoringInfo {
+		return &pipepb.MonitoringInfo{Urn: urn.MetricElementCount, Type: urn.MetricTypeSumInt64, Payload: []byte{n}, Labels: map[string]string{pcollectionLabel: of}}
+	}
+	for name, c := range map[string]struct {
+		infos    []*pipepb.MonitoringInfo
+		some, ok bool
+	}{
+		"none":         {nil, false, false},
+		"others":       {[]*pipepb.MonitoringInfo{work(urn.MetricWorkCompleted, 3)}, false, false},
+		"input only":   {[]*pipepb.MonitoringInfo{count("in", 3)}, false, true},
+		"nothing yet":  {[]*pipepb.MonitoringInfo{count("in", 3), count("out", 0)}, false, true},
+		"some":         {[]*pipepb.MonitoringInfo{count("in", 1), count("out", 0), count("more", 2)}, true, true},
+		"no input":     {[]*pipepb.MonitoringInfo{count("out", 1)}, true, true},
+		"output first": {[]*pipepb.MonitoringInfo{count("out", 1), count("in", 1)}, true, true},
+	} {
+		some, ok, err := Output(c.infos, "in")
+		if some != c.some || ok != c.ok || err != nil {
+			t.Errorf("%s: %v, %v, %v", name, some, ok, err)
+		}
+	}
+	if _, _, err := Output([]*pipepb.MonitoringInfo{{Urn: urn.MetricElementCount, Payload: []byte{0x80}}}, "in"); err == nil {
+		t.Error("a cut payload is taken")
+	}
+}

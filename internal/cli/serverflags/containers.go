@@ -27,6 +27,7 @@ func (f *Containers) Bind(set *pflag.FlagSet) {
 	set.Float64Var(&f.cfg.CPUs, "container-cpus", 0, "cores that a container may use (default: no limit)")
 	set.StringVar(&f.memory, "container-memory", "", "memory that a container may use, such as 4GiB (default: no limit)")
 	set.StringArrayVar(&f.cfg.Mounts, "container-mount", nil, "SOURCE:TARGET[:ro] for every container; may be repeated")
+	set.StringArrayVar(&f.cfg.Instead, "container-instead", nil, "PATTERN=COMMAND: process to run instead of images with such a name, as 'apache/beam_java*=trestle boot java'; may be repeated")
 	set.StringArrayVar(&f.cfg.Args, "container-arg", nil, "further argument for the engine's create command, such as --container-arg=--env=A=b; may be repeated")
 }
 

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path"
 	"runtime"
 	"strconv"
 	"strings"
@@ -51,6 +52,20 @@ type Config struct {
 	Mounts []string `json:"mounts,omitempty"`
 	// Args are further arguments for the engine's create command, before the image.
 	Args []string `json:"args,omitempty"`
+	// Instead are PATTERN=COMMAND: an image whose name matches the pattern, as path.Match has it, is not run; the
+	// command, one of a process environment, runs in its stead. The first that matches counts.
+	Instead []string `json:"instead,omitempty"`
+}
+
+// Command is what runs instead of an image; empty when the image is to be run.
+func (c Config) Command(image string) string {
+	for _, instead := range c.Instead {
+		pattern, command, _ := strings.Cut(instead, "=")
+		if ok, err := path.Match(pattern, image); err == nil && ok {
+			return strings.TrimSpace(command)
+		}
+	}
+	return ""
 }
 
 // Encode writes the configuration for another process of the same version.
@@ -98,6 +113,12 @@ func (c Config) Check() error {
 	for _, m := range c.Mounts {
 		if source, target, ok := strings.Cut(m, ":"); !ok || source == "" || !strings.HasPrefix(target, "/") {
 			errs = append(errs, fmt.Errorf("mount %q: must be SOURCE:TARGET or SOURCE:TARGET:OPTIONS, the target an absolute path", m))
+		}
+	}
+	for _, instead := range c.Instead {
+		pattern, command, _ := strings.Cut(instead, "=")
+		if _, err := path.Match(pattern, ""); err != nil || pattern == "" || strings.TrimSpace(command) == "" {
+			errs = append(errs, fmt.Errorf("command instead of an image %q: must be PATTERN=COMMAND, as in 'apache/beam_java*=trestle boot java'", instead))
 		}
 	}
 	return errors.Join(errs...)

@@ -14,17 +14,34 @@ func TestCheck(t *testing.T) {
 	if err := (Config{}).Check(); err != nil {
 		t.Errorf("the zero value: %v", err)
 	}
-	err := Config{Pull: "often", PullLimit: -1, CPUs: -1, Memory: 1 << 20, Mounts: []string{"/a", "/a:b", ":/b", "/a:/b:ro"}}.Check()
+	err := Config{Pull: "often", PullLimit: -1, CPUs: -1, Memory: 1 << 20, Mounts: []string{"/a", "/a:b", ":/b", "/a:/b:ro"},
+		Instead: []string{"[=boot", "=boot", "image", "image= ", "apache/*=boot"}}.Check()
 	if err == nil {
 		t.Fatal("accepted")
 	}
-	for _, want := range []string{`"often"`, "missing, always or never", "pull -1ns", "CPUs -1", "1048576 bytes", `mount "/a"`, `mount "/a:b"`, `mount ":/b"`} {
+	for _, want := range []string{`"often"`, "missing, always or never", "pull -1ns", "CPUs -1", "1048576 bytes", `mount "/a"`, `mount "/a:b"`, `mount ":/b"`, `image "[=boot"`, `image "=boot"`, `image "image"`, `image "image= "`} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not in: %v", want, err)
 		}
 	}
-	if strings.Contains(err.Error(), "/b:ro") {
-		t.Errorf("a good mount is refused: %v", err)
+	if strings.Contains(err.Error(), "/b:ro") || strings.Contains(err.Error(), "apache/*=boot") {
+		t.Errorf("what is right is refused: %v", err)
+	}
+}
+
+// The first pattern that an image matches says what runs in its stead.
+func TestCommand(t *testing.T) {
+	c := Config{Instead: []string{"apache/beam_java17_sdk:2.73.0=a", "apache/beam_java*= trestle boot java --jvm-arg -Da=b ", "apache/*=c"}}
+	for image, want := range map[string]string{
+		"apache/beam_java17_sdk:2.73.0":           "a",
+		"apache/beam_java11_sdk:2.73.0":           "trestle boot java --jvm-arg -Da=b",
+		"apache/beam_python3.11_sdk:2.77.0":       "c",
+		"docker.io/apache/beam_java11_sdk:2.73.0": "",
+		"mine": "",
+	} {
+		if got := c.Command(image); got != want {
+			t.Errorf("%s: %q, want %q", image, got, want)
+		}
 	}
 }
 
@@ -65,7 +82,7 @@ func TestReach(t *testing.T) {
 // A configuration survives its way to another process, each field of it; one that cannot be meant is refused there.
 func TestEncode(t *testing.T) {
 	full := Config{Engine: "podman", Pull: PullAlways, PullLimit: time.Minute, Network: "n", Advertise: "a:1", CPUs: 1.5, Memory: 1 << 30,
-		Mounts: []string{"/a:/b"}, Args: []string{"--init"}}
+		Mounts: []string{"/a:/b"}, Args: []string{"--init"}, Instead: []string{"a*=b"}}
 	for field, v := range reflect.ValueOf(full).Fields() {
 		if v.IsZero() {
 			t.Errorf("the test leaves out %s", field.Name)

@@ -23,9 +23,11 @@ const (
 	bundleTime = 20 * time.Millisecond
 	// clockTime is how far processing time runs on before a task that is busy is told.
 	clockTime = time.Millisecond
-	// checkpointTime is how long a splittable DoFn is left to itself before what is left is put off: what it put out gets on
-	// then, and its watermark.
+	// checkpointTime is how long a splittable DoFn is left to itself before what is left is put off, if it has put something
+	// out: that gets on then, and its watermark. One that has put nothing out may be on its way to its first element, and
+	// gets quietTime: KafkaIO connects, and then waits for records for 2 s at a time, without a claim.
 	checkpointTime = 100 * time.Millisecond
+	quietTime      = 5 * time.Second
 )
 
 // task is a task of a running job, and what it is connected to. Its goroutine is the only one that calls the task.
@@ -139,10 +141,15 @@ func (t *task) checkpoints(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil // the job's end has its own reason
 		}
-		if began := t.began.Load(); began == 0 || t.job.cfg.Now().UnixNano()-began < int64(checkpointTime) {
+		began := t.began.Load()
+		if began == 0 {
 			continue
 		}
-		if err := task.Checkpoint(ctx); err != nil {
+		taken := time.Duration(t.job.cfg.Now().UnixNano() - began)
+		if taken < checkpointTime {
+			continue
+		}
+		if err := task.Checkpoint(ctx, taken >= quietTime); err != nil {
 			return err
 		}
 	}
