@@ -204,7 +204,7 @@ func (w *writeFile) ProcessElement(x int) error {
 	return os.WriteFile(w.Path, fmt.Appendf(nil, "%d by %d", x, os.Getpid()), 0o600)
 }
 
-func init() { register.DoFn1x1[int, error](&writeFile{}) }
+func init() { beam.RegisterDoFn(&writeFile{}) }
 
 func suicide(x int) int {
 	if err := syscall.Kill(os.Getpid(), syscall.SIGKILL); err != nil {

@@ -30,8 +30,8 @@ func init() {
 	register.Function1x2(failTwice)
 	register.Function1x2(failAlways)
 	register.Function1x2(failAnew)
-	register.DoFn2x0[int, func(int)](&dieOnce{})
-	register.DoFn3x0[*sdf.LockRTracker, int, func(int)](&slowRange{})
+	beam.RegisterDoFn(&dieOnce{})
+	beam.RegisterDoFn(&slowRange{})
 }
 
 var failures atomic.Int32

@@ -20,10 +20,10 @@ import (
 )
 
 func init() {
-	register.DoFn3x1[*sdf.LockRTracker, int, func(int), sdf.ProcessContinuation](&endless{})
+	beam.RegisterDoFn(&endless{})
 	register.Function1x1(countSeen)
 	register.Function1x2(toOneKey)
-	register.DoFn4x1[state.Provider, string, int, func(int, int), error](&inOrder{})
+	beam.RegisterDoFn(&inOrder{})
 	register.Function2x0(judge)
 	register.Emitter2[int, int]()
 }

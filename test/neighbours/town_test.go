@@ -130,8 +130,8 @@ func (n *town) checkQuietJob() error {
 }
 
 func init() {
-	register.DoFn3x1[context.Context, []byte, func(int, int), error](&pump{})
-	register.DoFn2x1[int, func(*int) bool, error](&keep{})
+	beam.RegisterDoFn(&pump{})
+	beam.RegisterDoFn(&keep{})
 	register.Function2x1(count)
 	register.Emitter2[int, int]()
 	register.Iter1[int]()

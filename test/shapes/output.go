@@ -10,13 +10,13 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/apache/beam/sdks/v2/go/pkg/beam/register"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam"
 )
 
 func init() {
-	register.DoFn2x1[string, int, string](&toLine{})
-	register.DoFn2x1[int, func(*string) bool, error](&writeLines{})
-	register.DoFn2x3[string, int, string, int, error](&fault{})
+	beam.RegisterDoFn(&toLine{})
+	beam.RegisterDoFn(&writeLines{})
+	beam.RegisterDoFn(&fault{})
 }
 
 // Faults are what the pipelines' operations named fault do, each one time in a run, at some element. Otherwise they pass on

@@ -82,7 +82,7 @@ func init() {
 	register.DoFn2x0[int64, func(*[]byte) bool](&groupSink{})
 	register.DoFn2x0[int64, int64](&sumSink{})
 	register.DoFn3x0[context.Context, []byte, func(*[]byte) bool](&sideSink{})
-	register.DoFn1x0[int64](&tinySink{})
+	beam.RegisterDoFn(&tinySink{})
 	register.Function2x2(identity)
 	register.Function2x2(one)
 	register.Function2x1(add)
