@@ -98,11 +98,11 @@ final class WorkerTest {
     }
     peer.deaf = true;
     process.onExit().get(10, TimeUnit.SECONDS);
-    assertThat(worker.alive()).isFalse();
-    assertThat(worker.postMortem())
+    assertThat(worker.postMortem()) // waits until this process knows of the end, too
         .matches(
             "Trestle's worker \\d+ on [^ ]+ is gone: it was killed because it did not answer for 0 s\\."
                 + " Its last lines:\nbusy");
+    assertThat(worker.alive()).isFalse();
   }
 
   @Test
