@@ -40,6 +40,7 @@ final class StageOperator extends AbstractStreamOperatorV2<Block>
       List.of("resident", "residentPeak", "held", "heldPeak", "budget");
 
   private final StageSpec stage;
+  private final byte[] job;
   private final MailboxExecutor mailbox;
   private final TaskManagerRuntimeInfo taskManager;
   private final Map<Integer, OutputTag<Block>> outputs;
@@ -54,6 +55,7 @@ final class StageOperator extends AbstractStreamOperatorV2<Block>
   StageOperator(StreamOperatorParameters<Block> parameters, StageSpec stage) {
     super(parameters, stage.inputs.length);
     this.stage = stage;
+    job = Translation.job(parameters.getContainingTask().getEnvironment().getJobConfiguration());
     mailbox = parameters.getMailboxExecutor();
     taskManager = parameters.getContainingTask().getEnvironment().getTaskManagerInfo();
     outputs = stage.outputs();
@@ -98,7 +100,7 @@ final class StageOperator extends AbstractStreamOperatorV2<Block>
   public void open() throws Exception {
     super.open();
     getRuntimeContext()
-        .registerUserCodeClassLoaderReleaseHookIfAbsent("trestle-worker", new Release(stage.job));
+        .registerUserCodeClassLoaderReleaseHookIfAbsent("trestle-worker", new Release(job));
     TaskInfo info = getRuntimeContext().getTaskInfo();
     getRuntimeContext()
         .addAccumulator("trestle/" + stage.index + "/" + info.getIndexOfThisSubtask(), report);
@@ -107,7 +109,7 @@ final class StageOperator extends AbstractStreamOperatorV2<Block>
       getMetricGroup().addGroup("trestle").addGroup("worker").gauge(name + "Bytes", gauge);
     }
     try {
-      worker = Workers.get(Path.of(taskManager.getTmpDirectories()[0]), stage.job);
+      worker = Workers.get(Path.of(taskManager.getTmpDirectories()[0]), job);
       task =
           Task.open(
               worker,

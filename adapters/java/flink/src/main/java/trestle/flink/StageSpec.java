@@ -24,16 +24,12 @@ final class StageSpec implements Serializable {
   /** Ids of the exchanges that the stage feeds. */
   final int[] exchanges;
 
-  /** For the worker, compressed. */
-  final byte[] job;
-
-  StageSpec(int index, String name, int[] inputs, int[] emptySides, int[] exchanges, byte[] job) {
+  StageSpec(int index, String name, int[] inputs, int[] emptySides, int[] exchanges) {
     this.index = index;
     this.name = name;
     this.inputs = inputs;
     this.emptySides = emptySides;
     this.exchanges = exchanges;
-    this.job = job;
   }
 
   /** The output of an exchange, which is one of the sending operator's side outputs. */

@@ -1,6 +1,7 @@
 package trestle.flink;
 
 import java.util.ArrayList;
+import java.util.Base64;
 import java.util.List;
 import java.util.SortedMap;
 import java.util.TreeMap;
@@ -21,6 +22,12 @@ final class Translation {
 
   /** Flink selects among inputs by the bits of a long. */
   static final int MOST_INPUTS = 64;
+
+  /**
+   * What the worker gets unread. A job's configuration is in it whatever the number of stages, and is sent to each TaskManager once,
+   * where what an operator knows travels with each of its tasks.
+   */
+  private static final String JOB = "trestle.job";
 
   private final StreamExecutionEnvironment env;
   private final Graph graph;
@@ -48,7 +55,14 @@ final class Translation {
     settings.setString("pipeline.object-reuse", "true");
     // A worker is told a stage's parallelism when its tasks open, and key groups are spread by it.
     settings.setString("execution.batch.adaptive.auto-parallelism.enabled", "false");
+    // Settings are text on their way through Flink's environments.
+    settings.setString(JOB, Base64.getEncoder().encodeToString(graph.job));
     return settings;
+  }
+
+  /** The job for the worker, out of the configuration of Flink's job. */
+  static byte[] job(Configuration configuration) {
+    return Base64.getDecoder().decode(configuration.getString(JOB, ""));
   }
 
   /**
@@ -88,8 +102,7 @@ final class Translation {
             shortened(stage.name),
             inputs.keySet().stream().mapToInt(Integer::intValue).toArray(),
             IntStream.rangeClosed(1, stage.sideInputs).filter(i -> !inputs.containsKey(i)).toArray(),
-            graph.exchanges.stream().filter(e -> e.from == index).mapToInt(e -> e.id).toArray(),
-            graph.job);
+            graph.exchanges.stream().filter(e -> e.from == index).mapToInt(e -> e.id).toArray());
     MultipleInputTransformation<Block> operator =
         new MultipleInputTransformation<>(
             spec.name, new StageOperatorFactory(spec), BlockType.INSTANCE, tasks);

@@ -15,6 +15,7 @@ import org.apache.flink.runtime.jobgraph.JobVertex;
 import org.apache.flink.streaming.api.environment.StreamExecutionEnvironment;
 import org.apache.flink.streaming.api.graph.StreamGraph;
 import org.apache.flink.streaming.api.graph.StreamNode;
+import org.apache.flink.util.InstantiationUtil;
 import org.junit.jupiter.api.Test;
 import trestle.core.Graph;
 import trestle.core.Graph.Kind;
@@ -111,6 +112,24 @@ final class TranslationTest {
     JobGraph job = translate(new Submission(1).single("long ".repeat(20), 0).graph());
     JobVertex vertex = job.getVertices().iterator().next();
     assertThat(vertex.getName()).isEqualTo("long ".repeat(20).substring(0, 79) + "… [Source: start]");
+  }
+
+  /** A plan may have megabytes of user code and data, and many stages. */
+  @Test
+  void stagesDoNotCarryTheWorkersJob() throws IOException {
+    String large = "x".repeat(1 << 20);
+    Submission stages = new Submission(1).stage("0", 0);
+    JobGraph one = translate(stages.graph(large));
+    for (int stage = 1; stage < 8; stage++) {
+      stages.stage(Integer.toString(stage), 0).exchange(Kind.REBALANCE, stage - 1, stage, 0);
+    }
+    JobGraph eight = translate(stages.graph(large));
+    assertThat(size(eight) - size(one)).isLessThan(1 << 18);
+    assertThat(Translation.job(eight.getJobConfiguration())).hasSize(large.length());
+  }
+
+  private static int size(JobGraph job) throws IOException {
+    return InstantiationUtil.serializeObject(job).length;
   }
 
   @Test
