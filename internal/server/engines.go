@@ -64,7 +64,7 @@ func newFlink(cfg Config, endpoint string) (*flink.Engine, error) {
 		Version:     cfg.Version,
 		Dir:         filepath.Join(cfg.Data, "flink"),
 		Artifacts:   artifacts,
-		Memory:      cfg.Memory,
+		Memory:      cfg.WorkerMemory,
 		Containers:  containers,
 		BundleBytes: cfg.Trial.BundleBytes,
 		Attempts:    cfg.Trial.Attempts,

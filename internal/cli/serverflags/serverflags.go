@@ -21,11 +21,12 @@ type Flags struct {
 	// Version is the program's; it is no flag.
 	Version string
 
-	data, staging, memory string
-	keep                  string
-	engine, flink         string
-	parallelism           int
-	snapshots             time.Duration
+	data, staging  string
+	memory, worker string // sizes
+	keep           string
+	engine, flink  string
+	parallelism    int
+	snapshots      time.Duration
 }
 
 // Bind adds the flags to a set.
@@ -33,6 +34,7 @@ func (f *Flags) Bind(set *pflag.FlagSet) {
 	set.StringVar(&f.data, "data", "", "folder for jobs' histories, artifacts and spill (default: trestle in your cache folder)")
 	set.StringVar(&f.staging, "staging", "", "URL of the bucket for staged artifacts: s3://bucket/path, gs://bucket/path, hdfs://namenode:port/path, file:///shared (default: a folder in --data)")
 	set.StringVar(&f.memory, "memory", humanize.IBytes(server.DefaultMemory), "how much of all jobs' data is kept in memory before it spills to --data")
+	set.StringVar(&f.worker, "worker-memory", humanize.IBytes(server.DefaultWorkerMemory), "the same for each worker beside a TaskManager of Flink's, which hosts one job")
 	set.StringVar(&f.keep, "keep", "30d", "how long the histories of ended jobs, and artifacts in --data that none of them needs, are kept: 30d, 12h; 0 for ever")
 	set.StringVar(&f.engine, "engine", "local", "engine of jobs that name none in their pipeline option engine: local, flink")
 	set.StringVar(&f.flink, "flink", "", "URL of the REST API of a Flink cluster to run jobs on: http://jobmanager:8081")
@@ -42,9 +44,13 @@ func (f *Flags) Bind(set *pflag.FlagSet) {
 
 // Config is the server's configuration as far as the flags tell it.
 func (f *Flags) Config() (server.Config, error) {
-	memory, err := humanize.ParseBytes(f.memory)
-	if err != nil || memory == 0 || memory > math.MaxInt64 {
-		return server.Config{}, fmt.Errorf("--memory %q: must be a size, such as 512MiB or 4GB", f.memory)
+	memory, err := size("--memory", f.memory)
+	if err != nil {
+		return server.Config{}, err
+	}
+	worker, err := size("--worker-memory", f.worker)
+	if err != nil {
+		return server.Config{}, err
 	}
 	if f.parallelism < 0 {
 		return server.Config{}, fmt.Errorf("--parallelism %d: must not be negative", f.parallelism)
@@ -61,9 +67,18 @@ func (f *Flags) Config() (server.Config, error) {
 	}
 	return server.Config{
 		SnapshotEvery: f.snapshots,
-		Data:          f.data, Staging: f.staging, Memory: int64(memory), Keep: keep, Parallelism: f.parallelism,
+		Data:          f.data, Staging: f.staging, Memory: memory, WorkerMemory: worker, Keep: keep, Parallelism: f.parallelism,
 		Engine: f.engine, Flink: f.flink, Version: f.Version,
 	}, nil
+}
+
+// size reads a number of bytes.
+func size(flag, text string) (int64, error) {
+	n, err := humanize.ParseBytes(text)
+	if err != nil || n == 0 || n > math.MaxInt64 {
+		return 0, fmt.Errorf("%s %q: must be a size, such as 512MiB or 4GB", flag, text)
+	}
+	return int64(n), nil
 }
 
 // duration reads a number of days (30d), or what Go takes for a duration (12h30m).

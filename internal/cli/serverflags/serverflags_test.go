@@ -28,3 +28,21 @@ func TestKeep(t *testing.T) {
 		}
 	}
 }
+
+// TestSizes: what jobs keep in memory, here and in workers.
+func TestSizes(t *testing.T) {
+	for text, want := range map[string]int64{"": 256 << 20, "64MiB": 64 << 20, "0": 0, "-1": 0, "much": 0} {
+		var f Flags
+		set := pflag.NewFlagSet("", pflag.ContinueOnError)
+		f.Bind(set)
+		if text != "" {
+			if err := set.Set("worker-memory", text); err != nil {
+				t.Fatal(err)
+			}
+		}
+		cfg, err := f.Config()
+		if refused := err != nil && strings.Contains(err.Error(), "--worker-memory"); cfg.WorkerMemory != want || refused != (want == 0) {
+			t.Errorf("--worker-memory %q: %v, %v; want %v", text, cfg.WorkerMemory, err, want)
+		}
+	}
+}
