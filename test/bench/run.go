@@ -62,7 +62,7 @@ func (f *flags) measure(ctx context.Context, c benchCase, r *result) (err error)
 	}
 	stdout, err := f.client(ctx, argv, filepath.Join(f.dir, "log", name+".log"), r)
 	if err != nil {
-		return err
+		return errors.Join(err, fl.remember(r))
 	}
 	if err := fl.finish(ctx, endpoint, r); err != nil {
 		return err

@@ -34,10 +34,13 @@ func (f *flags) inGroup(ctx context.Context, argv []string) *exec.Cmd {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = patience
-	// Beam's clients leave files behind.
-	cmd.Env = append(os.Environ(), "TMPDIR="+filepath.Join(f.dir, "tmp"))
+	// Beam's clients leave files behind, and start the first python of the PATH, as in an activated virtual environment.
+	cmd.Env = append(os.Environ(), "TMPDIR="+filepath.Join(f.dir, "tmp"), "PATH="+f.path())
 	return cmd
 }
+
+// path is the PATH with the Python SDK's interpreter before all others.
+func (f *flags) path() string { return filepath.Dir(f.interpreter()) + ":" + os.Getenv("PATH") }
 
 // argv is the command line of the server that a peer needs; empty for one that needs none. One that does not say where it
 // listens is told: endpoint. flinkURL is where Flink is, if it is to be used.
