@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"sync"
 	"time"
 
@@ -20,6 +19,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"trestle/internal/kit/here"
 	"trestle/internal/store/blob"
 )
 
@@ -132,11 +132,7 @@ func newServerOrigin(address string, silence time.Duration) (*serverOrigin, erro
 	if err != nil {
 		return nil, fmt.Errorf("the job server's address %q: %w", address, err)
 	}
-	host, err := os.Hostname()
-	if err != nil {
-		host = "unknown"
-	}
-	return &serverOrigin{address: address, host: host, silence: silence, conn: conn}, nil
+	return &serverOrigin{address: address, host: here.Host(), silence: silence, conn: conn}, nil
 }
 
 func (o *serverOrigin) String() string { return "job server " + o.address }

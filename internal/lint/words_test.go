@@ -78,6 +78,11 @@ var forbiddenUses = []struct {
 		instead: "time is an input to a task: take it as an argument",
 	},
 	{
+		names: []string{"os.Hostname"}, but: []string{"internal/kit/here", "internal/server/listen.go", "internal/harness/container/owner.go", "test"},
+		why:     "they work with the name, and fail where there is none",
+		instead: "where it is told to somebody it is here.Host()",
+	},
+	{
 		names:   []string{"net/http.Get", "net/http.Post", "net/http.DefaultClient", "net/http.DefaultServeMux", "net/http.HandleFunc", "net/http.Handle"},
 		instead: "the default client waits for ever and the default mux is open to every import: make one",
 	},

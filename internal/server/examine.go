@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"syscall"
 
 	"trestle/internal/engine/flink"
 	"trestle/internal/harness/container"
 	"trestle/internal/job/submission"
+	"trestle/internal/kit/here"
 	"trestle/internal/store/blob"
 )
 
@@ -39,22 +39,18 @@ func Examine(ctx context.Context, cfg Config, tell func(host, text string, g Gra
 	if err := cfg.Containers.Check(); err != nil {
 		return err
 	}
-	here, err := os.Hostname()
-	if err != nil {
-		here = "this host"
-	}
 	if cfg.Staging != defaultStaging(cfg.Data) {
 		f := blob.ProbeWriter(ctx, cfg.Staging)
-		tell(here, f.String(), grade(f.Err))
+		tell(here.Host(), f.String(), grade(f.Err))
 	}
 	if cfg.Flink == "" {
 		if cfg.Engine == "flink" {
 			return errors.New("--engine flink: needs --flink as well")
 		}
-		examineContainers(ctx, cfg, here, tell)
+		examineContainers(ctx, cfg, tell)
 		return nil
 	}
-	return examineFlink(ctx, cfg, here, tell)
+	return examineFlink(ctx, cfg, tell)
 }
 
 func grade(err error) Grade {
@@ -65,33 +61,33 @@ func grade(err error) Grade {
 }
 
 // examineContainers tries the container engine of this host, which only docker environments need.
-func examineContainers(ctx context.Context, cfg Config, here string, tell tellFunc) {
+func examineContainers(ctx context.Context, cfg Config, tell tellFunc) {
 	e, err := container.Find(ctx, cfg.Containers)
 	if err != nil {
-		tell(here, fmt.Sprintf("container engine, for docker environments: %v", err), Lacking)
+		tell(here.Host(), fmt.Sprintf("container engine, for docker environments: %v", err), Lacking)
 		return
 	}
-	tell(here, fmt.Sprintf("container engine, for docker environments: %v answers", e), Good)
+	tell(here.Host(), fmt.Sprintf("container engine, for docker environments: %v answers", e), Good)
 }
 
-func examineFlink(ctx context.Context, cfg Config, here string, tell tellFunc) error {
+func examineFlink(ctx context.Context, cfg Config, tell tellFunc) error {
 	endpoint, stop, err := beThere(ctx, cfg)
 	if err != nil {
-		tell(here, err.Error(), Bad)
+		tell(here.Host(), err.Error(), Bad)
 		return nil
 	}
 	defer stop()
 	e, err := newFlink(cfg, endpoint)
 	if err != nil {
-		tell(here, err.Error(), Bad)
+		tell(here.Host(), err.Error(), Bad)
 		return nil
 	}
 	text, err := e.Describe(ctx)
 	if err != nil {
-		tell(here, err.Error(), Bad)
+		tell(here.Host(), err.Error(), Bad)
 		return nil // its hosts cannot be asked
 	}
-	tell(here, text, Good)
+	tell(here.Host(), text, Good)
 	p := submission.Probe{Trestle: cfg.Version}
 	if p.Artifacts, err = remoteArtifacts(cfg, endpoint); err != nil {
 		return err
@@ -106,18 +102,18 @@ func examineFlink(ctx context.Context, cfg Config, here string, tell tellFunc) e
 		}
 		defer func() {
 			if err := remove(); err != nil {
-				tell(here, fmt.Sprintf("remove what the probe wrote to the staging store: %v", err), Lacking)
+				tell(here.Host(), fmt.Sprintf("remove what the probe wrote to the staging store: %v", err), Lacking)
 			}
 		}()
 	}
 	hosts, taskManagers, err := e.Probe(ctx, p)
 	if err != nil {
-		tell(here, err.Error(), Bad)
+		tell(here.Host(), err.Error(), Bad)
 		return nil
 	}
 	tellHosts(hosts, tell)
 	if missed := taskManagers - len(hosts); missed > 0 {
-		tell(here, fmt.Sprintf("%d of Flink's %d TaskManagers were not tried, since they have no free slot, or share a host with one that was", missed, taskManagers), Lacking)
+		tell(here.Host(), fmt.Sprintf("%d of Flink's %d TaskManagers were not tried, since they have no free slot, or share a host with one that was", missed, taskManagers), Lacking)
 	}
 	return nil
 }

@@ -16,6 +16,7 @@ import (
 
 	"trestle/internal/harness/container"
 	"trestle/internal/job/submission"
+	"trestle/internal/kit/here"
 	"trestle/internal/store/blob"
 )
 
@@ -60,7 +61,7 @@ func artifacts(ctx context.Context, p submission.Probe) submission.Finding {
 		return submission.Finding{Text: f.String(), Failed: f.Err != nil}
 	}
 	begin := time.Now()
-	text := fmt.Sprintf("job server %s, where artifacts come from: tried from host %s to connect", p.Artifacts.Server, hostname())
+	text := fmt.Sprintf("job server %s, where artifacts come from: tried from host %s to connect", p.Artifacts.Server, here.Host())
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", p.Artifacts.Server)
 	if err != nil {
 		return submission.Finding{Failed: true, Text: fmt.Sprintf(
@@ -78,31 +79,23 @@ func engine(ctx context.Context, cfg container.Config) submission.Finding {
 	e, err := container.Find(ctx, cfg)
 	switch {
 	case errors.Is(err, container.ErrNone):
-		return submission.Finding{Need: need, Failed: true, Text: fmt.Sprintf("container engine: host %s has none: %v", hostname(), err)}
+		return submission.Finding{Need: need, Failed: true, Text: fmt.Sprintf("container engine: host %s has none: %v", here.Host(), err)}
 	case err != nil:
-		return submission.Finding{Need: need, Failed: true, Text: fmt.Sprintf("container engine: tried from host %s: %v", hostname(), err)}
+		return submission.Finding{Need: need, Failed: true, Text: fmt.Sprintf("container engine: tried from host %s: %v", here.Host(), err)}
 	}
-	return submission.Finding{Need: need, Text: fmt.Sprintf("container engine: %v answers on host %s", e, hostname())}
+	return submission.Finding{Need: need, Text: fmt.Sprintf("container engine: %v answers on host %s", e, here.Host())}
 }
 
 // disk looks how much room there is for workers' files.
 func disk(dir string) submission.Finding {
 	var fs syscall.Statfs_t
 	if err := syscall.Statfs(dir, &fs); err != nil {
-		return submission.Finding{Failed: true, Text: fmt.Sprintf("disk: %s on host %s: %v", dir, hostname(), err)}
+		return submission.Finding{Failed: true, Text: fmt.Sprintf("disk: %s on host %s: %v", dir, here.Host(), err)}
 	}
 	free := fs.Bavail * uint64(fs.Bsize)
-	text := fmt.Sprintf("disk: %s free in %s on host %s", humanize.IBytes(free), dir, hostname())
+	text := fmt.Sprintf("disk: %s free in %s on host %s", humanize.IBytes(free), dir, here.Host())
 	if free < leastDisk {
 		return submission.Finding{Failed: true, Text: text + ", which is little for what jobs spill: make room, or set io.tmp.dirs in Flink's configuration to a larger disk"}
 	}
 	return submission.Finding{Text: text}
-}
-
-func hostname() string {
-	name, err := os.Hostname()
-	if err != nil {
-		return "(no name)"
-	}
-	return name
 }

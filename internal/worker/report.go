@@ -14,6 +14,7 @@ import (
 
 	"trestle/internal/beam/metric"
 	"trestle/internal/job/submission"
+	"trestle/internal/kit/here"
 )
 
 // A report's messages are bounded in number and in bytes: reports are kept by an engine's master, for all tasks.
@@ -86,12 +87,8 @@ func (r *report) encode() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode a task's metrics: %w", err)
 	}
-	host, err := os.Hostname()
-	if err != nil {
-		host = "unknown"
-	}
 	return json.Marshal(submission.Report{
-		Host: host, Worker: os.Getpid(), Attempt: r.attempt, Metrics: metrics, Messages: r.messages,
+		Host: here.Host(), Worker: os.Getpid(), Attempt: r.attempt, Metrics: metrics, Messages: r.messages,
 		Time: time.Now().UTC(), Memory: memory,
 	})
 }

@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"trestle/internal/kit/here"
 )
 
 const (
@@ -89,7 +91,7 @@ func (r *rest) send(ctx context.Context, timeout time.Duration, what, method, pa
 	request.Header.Set("Content-Type", contentType)
 	response, err := r.http.Do(request)
 	if err != nil {
-		return fmt.Errorf("the Flink at %s cannot be reached from %s: %s: %w", r.base, hostname(), what, cause(err))
+		return fmt.Errorf("the Flink at %s cannot be reached from %s: %s: %w", r.base, here.Host(), what, cause(err))
 	}
 	defer response.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(response.Body, answerBytes))
@@ -308,12 +310,4 @@ func (r *rest) accumulators(ctx context.Context, id string) (map[string]string, 
 		values[a.Name] = a.Value
 	}
 	return values, nil
-}
-
-func hostname() string {
-	name, err := os.Hostname()
-	if err != nil {
-		return "this host"
-	}
-	return name
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"trestle/internal/harness/process"
+	"trestle/internal/kit/here"
 )
 
 // ErrNone is Find's error when there is no engine on this host: neither configured nor found.
@@ -98,7 +99,7 @@ func lookup(engine string) (string, error) {
 			path, err = filepath.Abs(path)
 		}
 		if err != nil {
-			return "", fmt.Errorf("the container engine %q (--container-engine) is not on host %s: %w", engine, host(), err)
+			return "", fmt.Errorf("the container engine %q (--container-engine) is not on host %s: %w", engine, here.Host(), err)
 		}
 		return path, nil
 	}
@@ -112,7 +113,7 @@ func lookup(engine string) (string, error) {
 
 // String is for a person: "docker on host a1", with the address of an engine elsewhere.
 func (e *Engine) String() string {
-	s := e.name + " on host " + host()
+	s := e.name + " on host " + here.Host()
 	for _, v := range []string{"DOCKER_HOST", "CONTAINER_HOST"} {
 		if address := os.Getenv(v); address != "" {
 			s += " (" + v + "=" + address + ")"
@@ -201,12 +202,4 @@ func lastLines(lines []string) string {
 		return ": " + lines[0]
 	}
 	return ":\n    " + strings.Join(lines, "\n    ")
-}
-
-func host() string {
-	name, err := os.Hostname()
-	if err != nil {
-		return "this host"
-	}
-	return name
 }

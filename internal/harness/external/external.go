@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -17,6 +16,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
+
+	"trestle/internal/kit/here"
 )
 
 const (
@@ -77,11 +78,11 @@ func (w *Worker) explain(err error) error {
 	}
 	switch s.Code() {
 	case codes.Unavailable:
-		return fmt.Errorf("no worker pool answers at %s, tried from %s: %s: either the program that submitted the pipeline has ended (with LOOPBACK it is the worker), or the address cannot be reached from this host: name the pool in the environment config as this host sees it", w.address, host(), reason)
+		return fmt.Errorf("no worker pool answers at %s, tried from %s: %s: either the program that submitted the pipeline has ended (with LOOPBACK it is the worker), or the address cannot be reached from this host: name the pool in the environment config as this host sees it", w.address, here.Host(), reason)
 	case codes.Unimplemented:
 		return fmt.Errorf("what answers at %s is no Beam worker pool: %s: the environment config must name a worker pool's host:port", w.address, reason)
 	case codes.DeadlineExceeded:
-		return fmt.Errorf("the worker pool at %s did not answer within %v, asked from %s: is it stuck?", w.address, answer, host())
+		return fmt.Errorf("the worker pool at %s did not answer within %v, asked from %s: is it stuck?", w.address, answer, here.Host())
 	default:
 		return fmt.Errorf("ask the worker pool at %s for a worker: %w", w.address, err)
 	}
@@ -89,7 +90,7 @@ func (w *Worker) explain(err error) error {
 
 // Lost says what a broken connection of the worker means.
 func (w *Worker) Lost(cause error) error {
-	return fmt.Errorf("the worker that %s runs is gone: the process ended, or the network between it and %s broke: %w", w.address, host(), cause)
+	return fmt.Errorf("the worker that %s runs is gone: the process ended, or the network between it and %s broke: %w", w.address, here.Host(), cause)
 }
 
 // Stop asks the pool to end the worker, and returns when it has answered or cannot be reached. A pool that is gone, or
@@ -106,12 +107,4 @@ func (w *Worker) Stop(ctx context.Context) error {
 		err = fmt.Errorf("ask the worker pool at %s to stop worker %s: %w", w.address, w.id, err)
 	}
 	return errors.Join(err, w.conn.Close())
-}
-
-func host() string {
-	name, err := os.Hostname()
-	if err != nil {
-		return "this host"
-	}
-	return name
 }

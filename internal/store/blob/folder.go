@@ -9,6 +9,8 @@ import (
 	"os"
 
 	gcblob "gocloud.dev/blob"
+
+	"trestle/internal/kit/here"
 )
 
 // newFolder opens a folder with the settings that the rest of the package relies on: temporary files lie beside the
@@ -19,7 +21,7 @@ func newFolder(ctx context.Context, dir string, options Options) (driver, error)
 		// Made here, it would be another folder than the one that is meant.
 		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("there is no folder %s on host %s: it must be the job server's own, mounted under the same path on every host: %w",
-				dir, hostname(), ErrNotFound)
+				dir, here.Host(), ErrNotFound)
 		}
 	}
 	settings := url.Values{"no_tmp_dir": {"true"}, "metadata": {"skip"}}

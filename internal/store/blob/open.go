@@ -5,11 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
 	gcblob "gocloud.dev/blob"
+
+	"trestle/internal/kit/here"
 )
 
 const (
@@ -29,7 +30,7 @@ func Open(ctx context.Context, location string, options Options) (Bucket, error)
 	if options.Patience == 0 {
 		options.Patience = defaultPatience
 	}
-	b := &bucket{options: options, url: display(u), host: hostname()}
+	b := &bucket{options: options, url: display(u), host: here.Host()}
 	if b.driver, err = newDriver(ctx, u, options); err != nil {
 		return nil, fmt.Errorf("open bucket %s: %w", u, err)
 	}
@@ -83,13 +84,4 @@ func newCloud(ctx context.Context, u *url.URL) (driver, error) {
 		b = gcblob.PrefixedBucket(b, prefix+"/")
 	}
 	return &gocloud{b: b, credentials: howToAuthenticate(u.Scheme)}, nil
-}
-
-// hostname names this host in errors.
-func hostname() string {
-	name, err := os.Hostname()
-	if err != nil {
-		return "unknown"
-	}
-	return name
 }

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"trestle/internal/kit/here"
 )
 
 // probePrefix is where the objects of probes are.
@@ -73,7 +75,7 @@ func ProbeReader(ctx context.Context, location, key string) Finding {
 }
 
 func probe(ctx context.Context, location string, options Options, tried string, try func(Bucket) (remark string, err error)) Finding {
-	f := Finding{Host: hostname(), Tried: tried}
+	f := Finding{Host: here.Host(), Tried: tried}
 	u, err := parse(location)
 	if err != nil {
 		f.URL, f.Err = "(no URL)", err // the location may have a secret in it, which the error has not
