@@ -77,9 +77,9 @@ type Task struct {
 	emits  context.Context // ends with Close
 	close  context.CancelFunc
 
-	mu     sync.Mutex // one event at a time
-	ended  chan int   // inputs
-	closed bool
+	mu    sync.Mutex // one event at a time
+	ended chan int   // inputs
+	once  sync.Once  // of Close
 }
 
 // Open opens a task over a connection that has said hello, and takes it over.
@@ -232,20 +232,19 @@ func (t *Task) End(ctx context.Context, input int) error {
 	})
 }
 
-// Close closes the task and waits until the worker has.
-func (t *Task) Close() error {
-	if t.ctx.Err() == nil || !t.closed {
-		// An event under way ends with the task.
-		_ = t.writer.Write(wire.Frame{Type: wire.Close}) // a worker that is gone has closed the task
-	}
+// Close closes the task and waits until the worker has; an event under way ends with it. Of several calls all wait, and
+// one tells what went wrong.
+func (t *Task) Close() (err error) {
+	t.once.Do(func() { err = t.shut() })
+	return err
+}
+
+func (t *Task) shut() error {
+	_ = t.writer.Write(wire.Frame{Type: wire.Close}) // a worker that is gone has closed the task
 	t.close()
 	t.read.Wait()
-	t.mu.Lock()
+	t.mu.Lock() // the event has gone
 	defer t.mu.Unlock()
-	if t.closed {
-		return nil
-	}
-	t.closed = true
 	err := t.conn.Close()
 	if !errors.Is(context.Cause(t.ctx), errWorkerClosed) {
 		var f *Failed
