@@ -7,6 +7,8 @@ import (
 
 	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
 	"google.golang.org/grpc/mem"
+
+	"trestle/internal/kit/credit"
 )
 
 // BundleSpec says what one bundle is to do.
@@ -42,9 +44,13 @@ type BundleSpec struct {
 // TimerFamily names the timers of a transform that are of one family.
 type TimerFamily struct{ Transform, Family string }
 
-// queued is how many data messages of a bundle wait for its receiver: enough to keep both busy, few enough (at about
-// 1 MiB each) to bound memory.
-const queued = 4
+// queued is how many parts of data messages, or state requests, of a bundle wait for their receiver, and queuedBytes how
+// many bytes of the former: enough to keep both ends busy (Go's SDK fills messages to 4 MB, Python's to 10), few enough
+// to bound memory. What is larger waits alone.
+const (
+	queued      = 4
+	queuedBytes = 8 << 20
+)
 
 // Bundle is a ProcessBundle instruction under way.
 type Bundle struct {
@@ -58,6 +64,7 @@ type Bundle struct {
 	answer <-chan *fnpb.InstructionResponse
 
 	queue    chan delivery
+	waiting  *credit.Bytes // in queue
 	requests chan stateRequest
 	workers  sync.WaitGroup
 	received chan struct{} // closed when every sink has ended
@@ -79,6 +86,7 @@ func (s *Session) StartBundle(ctx context.Context, spec BundleSpec) (*Bundle, er
 		spec:      spec,
 		id:        s.nextInstruction(),
 		queue:     make(chan delivery, queued),
+		waiting:   credit.New(queuedBytes),
 		requests:  make(chan stateRequest, queued),
 		received:  make(chan struct{}),
 		responded: make(chan struct{}),
@@ -268,6 +276,10 @@ func (b *Bundle) enqueueEmbedded(e *fnpb.Elements) {
 
 // enqueue is called by the data stream's reader; it takes one reference to buf.
 func (b *Bundle) enqueue(p part, buf mem.Buffer) {
+	if b.waiting.Take(b.ctx, int64(len(p.payload))) != nil {
+		buf.Free()
+		return
+	}
 	select {
 	case b.queue <- delivery{p, buf}:
 	case <-b.ctx.Done():
@@ -288,6 +300,7 @@ func (b *Bundle) receive() {
 	for len(open)+len(families) > 0 {
 		select {
 		case d := <-b.queue:
+			b.waiting.Give(uint64(len(d.part.payload)))
 			var err error
 			if d.part.timers {
 				err = b.deliverTimers(d.part, families)

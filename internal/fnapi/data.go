@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 type data struct {
@@ -21,7 +24,10 @@ func (d *data) Data(stream fnpb.BeamFnData_DataServer) error {
 	if err != nil {
 		return err
 	}
-	s.data.open(stream)
+	if err := s.data.open(stream); err != nil {
+		s.server.log.Warn("a data stream was refused", "worker", s.ID(), "error", err)
+		return err
+	}
 	broken := make(chan error, 1)
 	go func() { broken <- s.readData(stream) }()
 	select {
@@ -64,22 +70,48 @@ func (s *Session) readData(stream fnpb.BeamFnData_DataServer) error {
 
 // dataStream is the stream on which elements go to the harness.
 type dataStream struct {
+	harness string
+
 	mu     sync.Mutex
 	stream fnpb.BeamFnData_DataServer
 	opened chan struct{} // closed while stream is set
+	ended  chan struct{} // closed while it is not
 
 	sending sync.Mutex // serialises SendMsg
 }
 
-func (d *dataStream) init() { d.opened = make(chan struct{}) }
+func (d *dataStream) init(harness string) {
+	d.harness, d.opened, d.ended = harness, make(chan struct{}), make(chan struct{})
+	close(d.ended)
+}
 
-func (d *dataStream) open(stream fnpb.BeamFnData_DataServer) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.stream == nil {
-		close(d.opened)
+// reopening is how long a second stream waits for the end of the first: a harness that lost its stream, and opens another
+// over a new connection, may be faster than the word of the first one's end.
+const reopening = 2 * time.Second
+
+// open takes the stream as the harness's. There is one at a time: another one under the same worker id is another harness's,
+// which would take the first one's elements away from it.
+func (d *dataStream) open(stream fnpb.BeamFnData_DataServer) error {
+	patience := time.NewTimer(reopening)
+	defer patience.Stop()
+	for {
+		d.mu.Lock()
+		if d.stream == nil {
+			d.stream, d.ended = stream, make(chan struct{})
+			close(d.opened)
+			d.mu.Unlock()
+			return nil
+		}
+		ended := d.ended
+		d.mu.Unlock()
+		select {
+		case <-ended:
+		case <-stream.Context().Done():
+			return status.FromContextError(stream.Context().Err()).Err()
+		case <-patience.C:
+			return status.Errorf(codes.AlreadyExists, "harness %s has a data stream already: is another worker started with its %s?", d.harness, workerID)
+		}
 	}
-	d.stream = stream
 }
 
 func (d *dataStream) close(stream fnpb.BeamFnData_DataServer) {
@@ -88,6 +120,7 @@ func (d *dataStream) close(stream fnpb.BeamFnData_DataServer) {
 	if d.stream == stream {
 		d.stream = nil
 		d.opened = make(chan struct{})
+		close(d.ended)
 	}
 }
 

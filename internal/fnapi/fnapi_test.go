@@ -340,6 +340,91 @@ func TestClose(t *testing.T) {
 	}
 }
 
+// A second data stream under a harness's id is refused, and the first goes on. Once the first has ended, the harness may
+// open another.
+func TestOneDataStream(t *testing.T) {
+	server, conn := serve(t)
+	session := expect(t, server, Worker{ID: "w"})
+	h := dial(t, conn, "w")
+	bundle := func(data fnpb.BeamFnData_DataClient) {
+		t.Helper()
+		b := start(t, session, BundleSpec{Sinks: []string{"out"}})
+		if err := b.Send("in", []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		e, err := data.Recv()
+		if err != nil || string(e.GetData()[0].GetData()) != "x" {
+			t.Fatalf("received %v, %v", e, err)
+		}
+		id := h.instruction().GetInstructionId()
+		if err := data.Send(&fnpb.Elements{Data: []*fnpb.Elements_Data{{InstructionId: id, TransformId: "out", IsLast: true}}}); err != nil {
+			t.Fatal(err)
+		}
+		h.done(id)
+		if _, err := b.Wait(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bundle(h.data)
+	other, err := fnpb.NewBeamFnDataClient(conn).Data(h.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.Recv(); status.Code(err) != codes.AlreadyExists || !strings.Contains(err.Error(), "harness w ") {
+		t.Errorf("second data stream: %v", err)
+	}
+	bundle(h.data)
+	if err := h.data.CloseSend(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.data.Recv(); !errors.Is(err, io.EOF) {
+		t.Fatalf("a data stream that the harness closed: %v", err)
+	}
+	again, err := fnpb.NewBeamFnDataClient(conn).Data(h.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bundle(again)
+}
+
+// What waits for a bundle's receiver is bounded by bytes too.
+func TestQueuedBytes(t *testing.T) {
+	server, conn := serve(t)
+	session := expect(t, server, Worker{ID: "w"})
+	h := dial(t, conn, "w")
+	received := make(chan int)
+	b := start(t, session, BundleSpec{Sinks: []string{"out"}, Receive: func(ctx context.Context, _ string, data []byte) error {
+		select {
+		case received <- len(data):
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}})
+	id := h.instruction().GetInstructionId()
+	const n = 8
+	go func() {
+		for i := range n {
+			// What cannot be sent is not received.
+			_ = h.data.Send(&fnpb.Elements{Data: []*fnpb.Elements_Data{
+				{InstructionId: id, TransformId: "out", Data: make([]byte, queuedBytes), IsLast: i == n-1},
+			}})
+		}
+	}()
+	for range n {
+		if got := <-received; got != queuedBytes {
+			t.Errorf("received %d bytes", got)
+		}
+		if waiting := len(b.queue); waiting > 1 {
+			t.Errorf("%d parts of %d bytes wait", waiting, queuedBytes)
+		}
+	}
+	h.done(id)
+	if _, err := b.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
 // A harness that nobody expects is told so, and one that does not say who it is.
 func TestStrangers(t *testing.T) {
 	_, conn := serve(t)

@@ -44,7 +44,7 @@ func newSession(server *Server, w Worker) *Session {
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.control.init()
-	s.data.init()
+	s.data.init(w.ID)
 	s.status.init()
 	return s
 }

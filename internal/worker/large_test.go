@@ -8,6 +8,7 @@ import (
 
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
 
+	"trestle/internal/kit/credit"
 	"trestle/internal/plan"
 	"trestle/internal/worker/wire"
 )
@@ -26,7 +27,7 @@ func TestTooLarge(t *testing.T) {
 	near, far := net.Pipe() // whoever writes to it waits for ever, since nobody reads
 	defer near.Close()
 	defer far.Close()
-	out := &outbox{writer: wire.NewWriter(near), credit: wire.NewCredit(1 << 20), plan: p}
+	out := &outbox{writer: wire.NewWriter(near), credit: credit.New(1 << 20), plan: p}
 	err := out.Emit(t.Context(), 0, 0, make([]byte, wire.MaxBlock+1))
 	var large *tooLarge
 	if !errors.As(err, &large) {

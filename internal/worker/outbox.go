@@ -8,6 +8,7 @@ import (
 	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
 
+	"trestle/internal/kit/credit"
 	"trestle/internal/plan"
 	"trestle/internal/worker/wire"
 )
@@ -22,7 +23,7 @@ var errSent = errors.New("a part of what the bundle had put out is with the engi
 // outbox is a task's stage.Output: it passes blocks on to the adapter as far as its credit goes.
 type outbox struct {
 	writer *wire.Writer
-	credit *wire.Credit
+	credit *credit.Bytes
 	report *report
 	plan   *plan.Plan
 

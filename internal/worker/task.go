@@ -11,6 +11,7 @@ import (
 
 	"trestle/internal/beam/failure"
 	"trestle/internal/fnapi"
+	"trestle/internal/kit/credit"
 	"trestle/internal/plan"
 	"trestle/internal/stage"
 	"trestle/internal/worker/wire"
@@ -53,7 +54,7 @@ type taskConn struct {
 	shared *openStage
 	task   stage.Task
 	report *report
-	credit *wire.Credit // of emits
+	credit *credit.Bytes // of emits
 
 	mu       sync.Mutex
 	queue    []*wire.Frame // events that wait for the task
@@ -66,7 +67,7 @@ type taskConn struct {
 // serveTask drives a task until the adapter closes it, or is gone.
 func (w *Worker) serveTask(ctx context.Context, conn net.Conn, reader *wire.Reader, open *wire.Frame) error {
 	t := &taskConn{
-		worker: w, writer: wire.NewWriter(conn), credit: wire.NewCredit(open.Wide), arrived: make(chan struct{}, 1), ended: map[int]bool{},
+		worker: w, writer: wire.NewWriter(conn), credit: credit.New(open.Wide), arrived: make(chan struct{}, 1), ended: map[int]bool{},
 		report: &report{attempt: int(open.Numbers[3]), log: w.cfg.Log, memory: w.memory},
 	}
 	t.ctx, t.cancel = context.WithCancelCause(ctx)

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"trestle/internal/job/submission"
+	"trestle/internal/kit/credit"
 	"trestle/internal/stage"
 	"trestle/internal/worker/wire"
 )
@@ -69,7 +70,7 @@ func Dial(ctx context.Context, a Address) (net.Conn, error) {
 type Task struct {
 	conn   net.Conn
 	writer *wire.Writer
-	credit *wire.Credit // of blocks
+	credit *credit.Bytes // of blocks
 	out    stage.Output
 	ctx    context.Context // ends when the worker says no more
 	cancel context.CancelCauseFunc
@@ -102,7 +103,7 @@ func Open(ctx context.Context, conn net.Conn, stageNumber, index, parallelism, a
 	switch {
 	case err != nil:
 	case first.Type == wire.Opened:
-		t.credit = wire.NewCredit(first.Wide)
+		t.credit = credit.New(first.Wide)
 		t.read.Go(func() { t.cancel(t.receive(reader)) })
 		return t, nil
 	case first.Type == wire.Failed:

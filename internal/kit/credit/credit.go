@@ -1,12 +1,13 @@
-package wire
+// Package credit holds senders back by bytes: a credit says how many may be under way to whoever takes them.
+package credit
 
 import (
 	"context"
 	"sync"
 )
 
-// Credit bounds the bytes of blocks that are under way to the other end. It is safe for concurrent use.
-type Credit struct {
+// Bytes bounds the bytes that are under way to the other end. It is safe for concurrent use.
+type Bytes struct {
 	limit int64
 
 	mu       sync.Mutex
@@ -14,13 +15,14 @@ type Credit struct {
 	freed    chan struct{} // closed and replaced when credit comes back
 }
 
-// NewCredit makes a credit of so many bytes.
-func NewCredit(limit uint64) *Credit {
-	return &Credit{limit: int64(min(limit, 1<<40)), freed: make(chan struct{})}
+// New makes a credit of so many bytes.
+func New(limit uint64) *Bytes {
+	return &Bytes{limit: int64(min(limit, 1<<40)), freed: make(chan struct{})}
 }
 
-// Take waits until a block may be sent: its charge is covered, or nothing is under way.
-func (c *Credit) Take(ctx context.Context, charge int64) error {
+// Take waits until what is charged so much may be sent: it is covered, or nothing is under way, so that what is larger
+// than the credit goes alone. When ctx ends first, its cause is the error, and nothing was taken.
+func (c *Bytes) Take(ctx context.Context, charge int64) error {
 	for {
 		c.mu.Lock()
 		if c.underWay == 0 || c.underWay+charge <= c.limit {
@@ -39,7 +41,7 @@ func (c *Credit) Take(ctx context.Context, charge int64) error {
 }
 
 // Idle waits until nothing is under way.
-func (c *Credit) Idle(ctx context.Context) error {
+func (c *Bytes) Idle(ctx context.Context) error {
 	for {
 		c.mu.Lock()
 		idle, freed := c.underWay == 0, c.freed
@@ -56,7 +58,7 @@ func (c *Credit) Idle(ctx context.Context) error {
 }
 
 // Give takes back what the other end says it has passed on. More than is under way is as much as is.
-func (c *Credit) Give(bytes uint64) {
+func (c *Bytes) Give(bytes uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.underWay -= int64(min(bytes, uint64(c.underWay)))
