@@ -53,7 +53,7 @@ func TestStagingToAStoreThatFails(t *testing.T) {
 	}
 	l := line.New(t, u.Host)
 	location := "s3://b/staging?endpoint=http://" + l.Address()
-	bucket, err := blob.Open(t.Context(), location, blob.Options{Patience: time.Second})
+	bucket, err := blob.Open(t.Context(), location, blob.Options{Patience: 5 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +74,7 @@ func TestStagingToAStoreThatFails(t *testing.T) {
 		wantError(t, err, append(want, "in bucket "+location, "from host "+host)...)
 		// Go's client asks here, and shows the answer.
 		wantError(t, w.putLegacy("token"), append(want, "in bucket "+location, "from host "+host)...)
-		if took := time.Since(begin); took > 10*time.Second {
+		if took := time.Since(begin); took > time.Minute {
 			t.Errorf("it took %v", took)
 		}
 	}
@@ -83,7 +83,7 @@ func TestStagingToAStoreThatFails(t *testing.T) {
 	readOnly.Store(false)
 	l.Silent.Store(true)
 	l.Break()
-	fails("nothing has moved for 1s")
+	fails("nothing has moved for 5s")
 	l.Silent.Store(false)
 	l.Break()
 	if err := client.offer(t.Context(), w.conn, "token"); err != nil {

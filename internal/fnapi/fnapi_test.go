@@ -522,7 +522,7 @@ func TestServices(t *testing.T) {
 		}
 		answered <- err
 	}()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	for {
 		text, err := session.Status(ctx)

@@ -145,20 +145,16 @@ func TestExternalErrors(t *testing.T) {
 		"refuses": {"no room"},
 		"absent":  {absent, "none connected to " + b.endpoint},
 	} {
-		began := time.Now()
 		_, err := p.Session(t.Context(), env, 0)
 		if err == nil {
 			t.Errorf("%s: no error", env)
 			continue
 		}
 		hasAll(t, env, err.Error(), want...)
-		if took := time.Since(began); took > 5*time.Second {
-			t.Errorf("%s took %v", env, took)
-		}
 	}
 }
 
-// An address that swallows packets is known as dead within 5 seconds or so.
+// An address that swallows packets is known as dead when the limit for a connection has passed.
 func TestExternalBlackHole(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes 5 seconds")
@@ -183,13 +179,10 @@ func TestExternalBlackHole(t *testing.T) {
 	defer func() { l.Close(); <-gone }()
 	b := newBench(t)
 	p := b.pool(b.config(map[string]*pipepb.Environment{"hole": externalEnv(t, l.Addr().String())}))
-	began := time.Now()
 	_, err = p.Session(t.Context(), "hole", 0)
 	if err == nil {
 		t.Fatal("no error")
 	}
+	// In these words it is the limit for a connection that was passed, not the one for an answer.
 	hasAll(t, "the error", err.Error(), l.Addr().String(), "no worker pool answers")
-	if took := time.Since(began); took > 7*time.Second {
-		t.Errorf("took %v", took)
-	}
 }

@@ -66,10 +66,7 @@ func TestDeadline(t *testing.T) {
 	r := s.run(t, "x")
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
-	stream, err := s.GetStateStream(ctx, &jobpb.GetJobStateRequest{JobId: r.ID})
-	if err != nil {
-		t.Fatal(err)
-	}
+	stream, err := s.GetStateStream(ctx, &jobpb.GetJobStateRequest{JobId: r.ID}) // which may come too late already
 	for err == nil {
 		_, err = stream.Recv()
 	}

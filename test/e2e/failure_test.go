@@ -43,7 +43,7 @@ func failOnSeven(x int) (int, error) {
 // history reads everything that the last job's event log says.
 func history(t *testing.T, s *server.Server) []*jobpb.JobMessagesResponse {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	client := jobs(t, s)
 	list, err := client.GetJobs(ctx, &jobpb.GetJobsRequest{})
@@ -130,7 +130,7 @@ func TestUserError(t *testing.T) {
 	}
 }
 
-// TestDeadEndpoint: the address of a worker pool that is gone is in the error, which comes within seconds.
+// TestDeadEndpoint: the address of a worker pool that is gone is in the error, which comes long before the limit for a worker that was started.
 func TestDeadEndpoint(t *testing.T) {
 	s := start(t, server.Config{})
 	dead := deadAddress(t)
@@ -140,7 +140,7 @@ func TestDeadEndpoint(t *testing.T) {
 	if _, err := submit(t, s, p, "EXTERNAL", dead); err == nil {
 		t.Fatal("the job did not fail")
 	}
-	if took := time.Since(begin); took > 10*time.Second {
+	if took := time.Since(begin); took > time.Minute {
 		t.Errorf("it took %v", took)
 	}
 	if text := oneError(t, s); !strings.Contains(text, dead) {
@@ -271,7 +271,7 @@ func TestCancel(t *testing.T) {
 		if err != nil { // Beam's Go client takes a cancelled job for one that went well
 			t.Error(err)
 		}
-	case <-time.After(30 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("the job did not end")
 	}
 	if _, states := messages(t, s); states[len(states)-1] != jobpb.JobState_CANCELLED {
@@ -282,7 +282,7 @@ func TestCancel(t *testing.T) {
 // running waits until a job runs, and answers with its id.
 func running(t *testing.T, client jobpb.JobServiceClient) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	for ctx.Err() == nil {
 		list, err := client.GetJobs(ctx, &jobpb.GetJobsRequest{})

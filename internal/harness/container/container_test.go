@@ -287,12 +287,19 @@ func TestStop(t *testing.T) {
 // A question to an engine that hangs is given up, and says which.
 func TestEngineHangs(t *testing.T) {
 	dir := t.TempDir()
-	stuck := dir + "/stuck"
-	if err := os.WriteFile(stuck, []byte("#!/bin/sh\ncase $1 in *version)  echo Docker version 1; exit 0;; esac\necho waiting >&2\nexec sleep 1000\n"), 0o700); err != nil {
+	stuck, asked := dir+"/stuck", dir+"/asked"
+	if err := syscall.Mkfifo(asked, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeoutCause(t.Context(), 300*time.Millisecond, errors.New("the caller's time is over"))
-	defer cancel()
+	if err := os.WriteFile(stuck, []byte("#!/bin/sh\ncase $1 in *version)  echo Docker version 1; exit 0;; esac\necho waiting >&2\necho >"+asked+"\nexec sleep 1000\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	go func() {
+		_, err := os.ReadFile(asked) // until the engine has spoken
+		cancel(errors.Join(errors.New("the caller's time is over"), err))
+	}()
 	_, err := Find(ctx, Config{Engine: stuck})
 	if err == nil {
 		t.Fatal("no error")

@@ -232,7 +232,7 @@ func testFaults(t *testing.T, location, where string, server *cluster.Process) {
 		says(t, err, "nothing has moved for 2s")
 		_, err = b.Stat(t.Context(), "kept")
 		says(t, err, `stat "kept"`, "nothing has moved for 2s")
-		if took := time.Since(begin); took > 10*patience {
+		if took := time.Since(begin); took > time.Minute {
 			t.Errorf("it took %v", took)
 		}
 		resume()
