@@ -284,6 +284,22 @@ func TestStop(t *testing.T) {
 	}
 }
 
+// Where nothing was left, a sweep is one question: each server's start asks it.
+func TestSweepOfNothing(t *testing.T) {
+	dir := t.TempDir()
+	engine, asked := dir+"/engine", dir+"/asked"
+	if err := os.WriteFile(engine, []byte("#!/bin/sh\necho \"$*\" >>"+asked+"\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if removed, err := Sweep(t.Context(), Config{Engine: engine}); removed != 0 || err != nil {
+		t.Errorf("removed %d, %v", removed, err)
+	}
+	questions, err := os.ReadFile(asked)
+	if err != nil || strings.Count(string(questions), "\n") != 1 {
+		t.Errorf("asked %q, %v", questions, err)
+	}
+}
+
 // A question to an engine that hangs is given up, and says which.
 func TestEngineHangs(t *testing.T) {
 	dir := t.TempDir()

@@ -58,20 +58,9 @@ type Engine struct {
 // Find finds the engine that cfg names, or the first on the PATH, and asks it whether it is there. Errors: ErrNone; why
 // the one that is configured, or was found, cannot be used.
 func Find(ctx context.Context, cfg Config) (*Engine, error) {
-	if err := cfg.Check(); err != nil {
-		return nil, err
-	}
-	path, err := lookup(cfg.Engine)
+	e, err := locate(cfg)
 	if err != nil {
 		return nil, err
-	}
-	owner, err := self()
-	if err != nil {
-		return nil, err
-	}
-	e := &Engine{cfg: cfg, name: filepath.Base(path), path: path, owner: owner.label(), progress: progress, images: map[string]*obtaining{}}
-	if e.shell, err = exec.LookPath("sh"); err != nil {
-		e.shell = "" // a killed server's containers are then the next one's to remove
 	}
 	version, err := e.ask(ctx, "--version")
 	if err != nil {
@@ -86,8 +75,28 @@ func Find(ctx context.Context, cfg Config) (*Engine, error) {
 			e.logs = k.logs
 		}
 	}
-	if err := e.answers(ctx); err != nil {
+	if _, err := e.owned(ctx); err != nil {
 		return nil, err
+	}
+	return e, nil
+}
+
+// locate is Find without a question to the engine, of which it is not known yet what kind it is, and whether it answers.
+func locate(cfg Config) (*Engine, error) {
+	if err := cfg.Check(); err != nil {
+		return nil, err
+	}
+	path, err := lookup(cfg.Engine)
+	if err != nil {
+		return nil, err
+	}
+	owner, err := self()
+	if err != nil {
+		return nil, err
+	}
+	e := &Engine{cfg: cfg, name: filepath.Base(path), path: path, owner: owner.label(), progress: progress, images: map[string]*obtaining{}}
+	if e.shell, err = exec.LookPath("sh"); err != nil {
+		e.shell = "" // a killed server's containers are then the next one's to remove
 	}
 	return e, nil
 }
@@ -125,12 +134,13 @@ func (e *Engine) String() string {
 // Reach is Config.Reach.
 func (e *Engine) Reach(server string) (string, error) { return e.cfg.Reach(server) }
 
-// answers asks the engine for nothing much: of all three, only this question is answered alike.
-func (e *Engine) answers(ctx context.Context) error {
-	if _, err := e.ask(ctx, "ps", "--quiet", "--filter", "label="+ownerLabel); err != nil {
-		return fmt.Errorf("%s does not answer: %w", e, err)
+// owned are the ids of the containers that have an owner. All three engines answer this question, and all alike.
+func (e *Engine) owned(ctx context.Context) ([]string, error) {
+	out, err := e.ask(ctx, "ps", "--all", "--quiet", "--no-trunc", "--filter", "label="+ownerLabel)
+	if err != nil {
+		return nil, fmt.Errorf("%s does not answer: %w", e, err)
 	}
-	return nil
+	return strings.Fields(out), nil
 }
 
 // ask is run with the time that a question gets.

@@ -89,7 +89,7 @@ func (e *Engine) lacks(ctx context.Context, image string) (missing, err error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	if err := e.answers(ctx); err != nil {
+	if _, err := e.owned(ctx); err != nil {
 		return nil, fmt.Errorf("look for image %s: %w", image, err)
 	}
 	return missing, nil

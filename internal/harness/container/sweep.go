@@ -4,14 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 )
 
 // Sweep removes the containers of processes of this host that are gone, kill -9 included, and returns how many it
 // removed. Those of living processes, of other hosts and of other namespaces of processes are left alone. No engine on
-// the host is no error: then there is nothing to sweep.
+// the host is no error: then there is nothing to sweep. Where there is one and nothing was left, it is asked one question.
 func Sweep(ctx context.Context, cfg Config) (int, error) {
-	e, err := Find(ctx, cfg)
+	e, err := locate(cfg)
 	if errors.Is(err, ErrNone) {
 		return 0, nil
 	}
@@ -22,13 +21,13 @@ func Sweep(ctx context.Context, cfg Config) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	out, err := e.ask(ctx, "ps", "--all", "--quiet", "--no-trunc", "--filter", "label="+ownerLabel)
+	ids, err := e.owned(ctx)
 	if err != nil {
-		return 0, fmt.Errorf("%s: %w", e, err)
+		return 0, err
 	}
 	removed := 0
 	var errs []error
-	for _, id := range strings.Fields(out) {
+	for _, id := range ids {
 		label, err := e.ask(ctx, "inspect", "--type=container", `--format={{index .Config.Labels "`+ownerLabel+`"}}`, id)
 		if err != nil {
 			if there, silent := e.has(ctx, id); silent == nil && !there {
