@@ -113,6 +113,10 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	return nil
 }
 
+// mostParts bounds the parts of a message, which take fifty times the room here that the shortest have on the wire. An SDK
+// sends one or two for each output and timer family of each bundle that the message is about.
+const mostParts = 1 << 20
+
 // parseElements appends the parts of an encoded Elements message to parts; payloads point into b.
 func parseElements(parts []part, b []byte) ([]part, error) {
 	for len(b) > 0 {
@@ -133,6 +137,9 @@ func parseElements(parts []part, b []byte) ([]part, error) {
 			return parts, protowire.ParseError(n)
 		}
 		b = b[n:]
+		if len(parts) == mostParts {
+			return parts, fmt.Errorf("it has more than %d parts", mostParts)
+		}
 		p, err := parsePart(body, field == fieldTimers)
 		if err != nil {
 			return parts, err

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 )
@@ -59,6 +60,17 @@ func TestCodecAgreesWithStock(t *testing.T) {
 		t.Errorf("read something else than the stock codec wrote: %d parts", len(read.parts))
 	}
 	read.buf.Free()
+}
+
+// A message of nothing but empty parts is refused before they take many times its size.
+func TestTooManyParts(t *testing.T) {
+	empty := protowire.AppendBytes(protowire.AppendTag(nil, fieldData, protowire.BytesType), nil)
+	for n, refused := range map[int]bool{mostParts: false, mostParts + 1: true} {
+		parts, err := parseElements(nil, bytes.Repeat(empty, n))
+		if (err != nil) != refused || len(parts) != mostParts {
+			t.Errorf("of %d parts %d are taken, %v", n, len(parts), err)
+		}
+	}
 }
 
 // parseElements takes what the stock parser takes, with the same result, and never panics.
