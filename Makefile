@@ -143,6 +143,16 @@ bench-flink: $(adapters) build $(call flink,$(firstword $(flink_versions))) $(be
 chaos:
 	go test -count=1 -timeout 30m -v -run 'TestChaos|TestNothingIsLeft' ./test/chaos -chaos.jobs=50 -leak.jobs=500
 
+# A streaming job's process, killed 30 times; make test has three times of it.
+.PHONY: chaos-streaming
+chaos-streaming:
+	go test -count=1 -timeout 30m -v -run TestKills ./internal/engine/local/streaming -streaming.kills=30
+
+# What a snapshot writes of state of which one in a hundred keys has changed.
+.PHONY: bench-snapshots
+bench-snapshots:
+	go test -run XXX -bench Increment -benchtime 40x -timeout 60m ./internal/store/kv -kv.state=$$((1<<30))
+
 # All of Beam's suites, or what SUITE and ONLY name (see test/validates); and a part that takes minutes.
 .PHONY: validates validates-quick validates-flink
 validates: validates_flags = -suite '$(SUITE)' -only '$(ONLY)' -report docs/validates.md

@@ -29,6 +29,7 @@ func (s *Server) engines(running string) ([]engine.Engine, error) {
 		BundleBytes:   cfg.Trial.BundleBytes,
 		Attempts:      cfg.Trial.Attempts,
 		Files:         cfg.Trial.Files,
+		Restarts:      cfg.Trial.Restarts,
 		Log:           cfg.Log,
 	})}
 	if cfg.Flink != "" {

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc"
 
 	"trestle/internal/artifact"
+	"trestle/internal/engine/local"
 	"trestle/internal/fnapi"
 	"trestle/internal/harness"
 	"trestle/internal/harness/container"
@@ -73,6 +74,8 @@ type Trial struct {
 	BundleBytes, Attempts int
 	// Files are the files to which jobs spill; nil stands for the operating system's.
 	Files shuffle.FileSystem
+	// Restarts are those of streaming jobs.
+	Restarts local.Restarts
 }
 
 // Defaults, each for its reason in Config.

@@ -46,7 +46,9 @@ func (m *windowMerger) merge(ctx context.Context, keys []unmerged) error {
 		}
 		err = fmt.Errorf("merge windows: %w", err)
 		t.made++
-		if !t.mendable(ctx, err, m.spec.Attempts, m.session) {
+		if mend, repeats := t.mendable(ctx, err, m.spec.Attempts, m.session); repeats {
+			return repeatedError{err}
+		} else if !mend {
 			return err
 		}
 		if m.session != nil && m.session.Err() != nil {

@@ -132,7 +132,9 @@ func (b *bundles) failure(ctx context.Context, err error) error {
 	}
 	b.sent()
 	b.tries.made++
-	if !b.tries.mendable(ctx, err, b.spec.Attempts, b.session) {
+	if mend, repeats := b.tries.mendable(ctx, err, b.spec.Attempts, b.session); repeats {
+		return repeatedError{err}
+	} else if !mend {
 		return err
 	}
 	if dropped := b.spec.Out.Settle(ctx, false); dropped != nil {
@@ -158,11 +160,12 @@ func (b *bundles) failure(ctx context.Context, err error) error {
 }
 
 // mendable tells whether another attempt may succeed after those made: user code failed for the first time in this way,
-// or the harness is gone (session is nil when none was there yet).
-func (t *tries) mendable(ctx context.Context, err error, attempts int, session *fnapi.Session) bool {
+// or the harness is gone (session is nil when none was there yet). repeats tells whether user code is known to fail like that
+// each time, or was to be tried once only.
+func (t *tries) mendable(ctx context.Context, err error, attempts int, session *fnapi.Session) (mend, repeats bool) {
 	var own ownError
-	if ctx.Err() != nil || errors.As(err, &own) || t.made >= attempts {
-		return false
+	if ctx.Err() != nil || errors.As(err, &own) {
+		return false, false
 	}
 	var user *fnapi.HarnessError
 	if errors.As(err, &user) {
@@ -170,13 +173,28 @@ func (t *tries) mendable(ctx context.Context, err error, attempts int, session *
 		said := failure.Parse(user.Text).Summary
 		again := t.made > 1 && said == t.last
 		t.last = said
-		return !again
+		repeats = again || attempts == 1
+		return !repeats && t.made < attempts, repeats
+	}
+	if t.made >= attempts {
+		return false, false
 	}
 	var ended signalled
 	if errors.As(err, &ended) && ended.BySignal() {
-		return true
+		return true, false
 	}
-	return session != nil && session.Err() != nil
+	return session != nil && session.Err() != nil, false
+}
+
+// repeatedError is a failure of user code that another attempt, wherever it begins, would only meet again.
+type repeatedError struct{ error }
+
+func (e repeatedError) Unwrap() error { return e.error }
+
+// Repeats tells whether a task failed because user code fails in the same way each time.
+func Repeats(err error) bool {
+	var repeated repeatedError
+	return errors.As(err, &repeated)
 }
 
 // signalled is the end of a harness that may have been killed from outside, also before it was one's own.

@@ -28,7 +28,7 @@ import (
 	"trestle/internal/store/kv"
 )
 
-// Config is what the engine needs. Containers, Parallelism, KeyGroups, BundleBytes, Attempts and Files have defaults; all other fields
+// Config is what the engine needs. Containers, Parallelism, KeyGroups, BundleBytes, Attempts, Restarts and Files have defaults; all other fields
 // are required.
 type Config struct {
 	// Fn is the server that harnesses connect to, Endpoint its host:port as they reach it.
@@ -51,6 +51,8 @@ type Config struct {
 	KeyGroups int
 	// BundleBytes and Attempts are those of the tasks: see stage.Spec.
 	BundleBytes, Attempts int
+	// Restarts says how streaming jobs begin again when a task has failed.
+	Restarts Restarts
 	// State bounds the memory of what tasks keep of keys; nil stands for a cache of an eighth of Memory.
 	State *kv.Cache
 	// Files are the files to which jobs spill; nil stands for shuffle.Disk.
@@ -139,10 +141,27 @@ func (e *Engine) start(j engine.Job, dir, snapshots string) *run {
 	}
 	r.ctx, r.cancel = context.WithCancelCause(context.Background())
 	r.store = shuffle.NewStoreOn(e.cfg.Files, filepath.Join(r.dir, "spill"), e.cfg.Memory)
-	r.pool = harness.NewPool(harness.Config{
-		Server:       e.cfg.Fn,
-		Endpoint:     e.cfg.Endpoint,
+	r.pool = r.pools("")
+	go r.main()
+	return r
+}
+
+// newPool replaces the pool, which is closed, for the n-th restart.
+func (r *run) newPool(n int) error {
+	err := r.closePool()
+	// Other workers than before: one that was given up may still be on its way.
+	r.pool = r.pools(fmt.Sprintf("%s-r%d", r.job.ID, n))
+	return err
+}
+
+// pools makes a pool of harnesses whose ids begin with workers.
+func (r *run) pools(workers string) *harness.Pool {
+	j := r.job
+	return harness.NewPool(harness.Config{
+		Server:       r.cfg.Fn,
+		Endpoint:     r.cfg.Endpoint,
 		Job:          j.ID,
+		Workers:      workers,
 		JobName:      j.Name,
 		Environments: j.Plan.Pipeline.GetComponents().GetEnvironments(),
 		Dependencies: j.Dependencies,
@@ -151,8 +170,6 @@ func (e *Engine) start(j engine.Job, dir, snapshots string) *run {
 		Cores:        j.Parallelism,
 		Logs:         func(_, worker string, entry *fnpb.LogEntry) { r.logged(worker, entry) },
 		Message:      j.Events.Message,
-		Containers:   e.cfg.Containers,
+		Containers:   r.cfg.Containers,
 	})
-	go r.main()
-	return r
 }

@@ -40,7 +40,7 @@ type run struct {
 	drainOnce sync.Once
 
 	store    *shuffle.Store
-	pool     *harness.Pool
+	pool     *harness.Pool // another after a restart, which nobody else sees: harnesses of a job are asked for by its tasks
 	stages   []*stageRun
 	attempts atomic.Uint64 // numbers the attempts of the job's bundles
 

@@ -2,11 +2,14 @@ package streaming
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,10 +20,12 @@ import (
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
 	"go.uber.org/goleak"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"trestle/internal/beam/coder"
 	"trestle/internal/beam/metric"
 	"trestle/internal/beam/urn"
+	"trestle/internal/beam/window"
 	"trestle/internal/fnapi"
 	"trestle/internal/plan"
 	"trestle/internal/plan/plantest"
@@ -31,13 +36,14 @@ import (
 )
 
 // counting is a job of all that a snapshot may have: an impulse, a splittable DoFn that counts without end, state that has
-// how often a key came, and groups of that.
+// how often a key came, timers, and groups of what both put out, in windows.
 const counting = `
 env other
+window fixed fn=fixed
 impulse start() > I
 pardo source(I) > in:string env=other
 pardo work(in) > pair:kv(string,string)~ restriction=string env=other
-pardo count(pair) > out:kv(string,string) state
+pardo count(pair) > out:kv(string,string)@fixed state timers
 gbk group(out) > grouped
 pardo last(grouped) > end:string@global env=other
 `
@@ -46,6 +52,9 @@ const (
 	sources   = 5 // elements of the splittable DoFn
 	keys      = 7 // of each source
 	perBundle = 10
+	size      = 10 // of windows
+	timerOf   = 5  // one in so many counts sets a timer
+	timerFor  = 17 // after so many milliseconds
 )
 
 // rig is a job's surroundings, which stay when it is restarted.
@@ -55,17 +64,19 @@ type rig struct {
 	sources   atomic.Int32 // how often the source was asked for its elements
 	requires  []string     // requirements of the pipeline
 	pipeline  string
+	restored  bool // the job goes on from a snapshot
 
 	mu       sync.Mutex
-	groups   map[string][]string // what came out last, by key
-	finals   []string            // bundles that were finalized
+	panes    map[string]string // what came out, by key and window
+	log      *os.File          // gets the same, if it is not nil
+	finals   []string          // bundles that were finalized
 	metrics  metric.Set
 	messages []string
 }
 
 func newRig(t *testing.T) *rig {
 	t.Cleanup(func() { goleak.VerifyNone(t) })
-	return &rig{t: t, snapshots: t.TempDir(), pipeline: counting, groups: map[string][]string{}}
+	return &rig{t: t, snapshots: t.TempDir(), pipeline: counting, panes: map[string]string{}}
 }
 
 // running is a job under way, or one that could not be opened.
@@ -150,6 +161,7 @@ func (r *rig) open(parallelism int) (*running, error) {
 		run.end()
 		return nil, err
 	}
+	r.restored = run.job.from != nil
 	before, err := run.job.Metrics()
 	if err == nil {
 		err = r.metrics.Add(before)
@@ -193,17 +205,21 @@ func first(numbers []uint64) uint64 {
 	return numbers[0]
 }
 
-// drain runs the job to its end, which it is asked for at once.
+// drain runs the job until it has come past all that has come out before, also after the last snapshot, and to its end.
 func (r *rig) drain(parallelism int) {
 	r.t.Helper()
 	run, err := r.open(parallelism)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	close(run.draining)
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	if err := run.job.Run(ctx); err != nil {
+	past := r.latestPane() + timerFor/size + 2
+	ended := make(chan error, 1)
+	go func() { ended <- run.job.Run(ctx) }()
+	r.await(ended, func() bool { return r.latestPane() > past })
+	close(run.draining)
+	if err := <-ended; err != nil {
 		r.t.Error(err)
 	}
 	if err := run.job.Close(); err != nil {
@@ -237,6 +253,9 @@ func sized(source string, position int) []byte {
 func (r *rig) source(b *sdk.Bundle) error {
 	return b.Each(func(sdk.Element) error {
 		r.sources.Add(1)
+		if r.restored {
+			r.t.Error("the impulse was taken again")
+		}
 		var all []byte
 		for i := range sources {
 			all = append(all, sized(fmt.Sprintf("s%d", i), 0)...)
@@ -273,6 +292,7 @@ func (r *rig) work(b *sdk.Bundle) error {
 		b.Response.ResidualRoots = append(b.Response.ResidualRoots, &fnpb.DelayedBundleApplication{
 			Application: &fnpb.BundleApplication{
 				TransformId: "work", InputId: "i0", Element: sized(s[0], position), IsBounded: pipepb.IsBounded_UNBOUNDED,
+				OutputWatermarks: map[string]*timestamppb.Timestamp{"o0": timestamppb.New(time.UnixMilli(int64(position)))},
 			},
 			RequestedTimeDelay: durationpb.New(time.Millisecond),
 		})
@@ -297,7 +317,7 @@ func (r *rig) count(b *sdk.Bundle) error {
 		}
 		return err
 	}
-	return b.Each(func(e sdk.Element) error {
+	if err := b.Each(func(e sdk.Element) error {
 		s, err := sdk.Strings(e.Value)
 		if err != nil {
 			return err
@@ -322,9 +342,58 @@ func (r *rig) count(b *sdk.Bundle) error {
 		); err != nil {
 			return err
 		}
-		out := coder.AppendHeader(nil, e.Timestamp, e.Windows, coder.NoFiring)
-		return b.Write("out", sdk.String(sdk.String(out, s[0]), now))
-	})
+		if (n+1)%timerOf == 0 {
+			if err := b.SetTimers(timerAt(s[0], now, e.Timestamp+timerFor)); err != nil {
+				return err
+			}
+		}
+		return put(b, s[0], now, e.Timestamp)
+	}); err != nil {
+		return err
+	}
+	for _, fired := range b.Fired() {
+		if err := eachTimer(fired.Data, func(key, tag string, fires int64) error {
+			return put(b, key, "timer "+tag, fires)
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// put puts a value of a key out.
+func put(b *sdk.Bundle, key, value string, at int64) error {
+	start := at - at%size
+	out := coder.AppendHeader(nil, at, window.AppendInterval(nil, window.Interval{Start: start, End: start + size}), coder.NoFiring)
+	return b.Write("out", sdk.String(sdk.String(out, key), value))
+}
+
+// timerAt is a timer of the transform "count" in the global window.
+func timerAt(key, tag string, fires int64) sdk.Timers {
+	t := append(sdk.String(sdk.String(nil, key), tag), 0, 0, 0, 1, 0)
+	t = coder.AppendTimestamp(coder.AppendTimestamp(t, fires), fires)
+	return sdk.Timers{Transform: "count", Family: "t", Data: coder.AppendPane(t, coder.NoFiring)}
+}
+
+// eachTimer takes such timers apart.
+func eachTimer(b []byte, f func(key, tag string, fires int64) error) error {
+	for len(b) > 0 {
+		var words [2]string
+		for i := range words {
+			size, n := binary.Uvarint(b)
+			words[i], b = string(b[n:n+int(size)]), b[n+int(size):]
+		}
+		const rest = 5 + 2*coder.TimestampSize
+		_, pane, err := coder.Pane(b[rest:])
+		if err != nil {
+			return err
+		}
+		if err := f(words[0], words[1], coder.Timestamp(b[5:])); err != nil {
+			return err
+		}
+		b = b[rest+pane:]
+	}
+	return nil
 }
 
 // last takes note of the groups.
@@ -334,38 +403,67 @@ func (r *rig) last(b *sdk.Bundle) error {
 		if err != nil {
 			return err
 		}
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.groups[g.Key] = append(r.groups[g.Key], g.Values...)
-		return nil
+		slices.Sort(g.Values)
+		return r.pane(fmt.Sprintf("%s@%d", g.Key, e.Timestamp/size), strings.Join(g.Values, ","))
 	})
+}
+
+// latestPane is the number of the last window that has come out.
+func (r *rig) latestPane() (latest int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for of := range r.panes {
+		_, number, _ := strings.Cut(of, "@")
+		if n, err := strconv.Atoi(number); err == nil {
+			latest = max(latest, n)
+		}
+	}
+	return latest
+}
+
+// pane takes note of a pane. One that was put out before is put out again as it was.
+func (r *rig) pane(of, values string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if was, ok := r.panes[of]; ok && was != values {
+		return fmt.Errorf("the pane of %s was %s, and is %s", of, was, values)
+	}
+	r.panes[of] = values
+	if r.log == nil {
+		return nil
+	}
+	_, err := fmt.Fprintf(r.log, "%s:%s\n", of, values)
+	return err
 }
 
 // exact looks whether each position that was counted has had its effect once, whatever happened to the job meanwhile, and
 // whether its metrics say the same.
 func (r *rig) exact() {
 	r.t.Helper()
-	if n := r.sources.Load(); n != 1 {
-		r.t.Errorf("the impulse was taken %d times", n)
+	counted, timers := map[string][]string{}, map[string][]string{}
+	for of, values := range r.panes {
+		key, _, _ := strings.Cut(of, "@")
+		for _, v := range strings.Split(values, ",") {
+			if tag, ok := strings.CutPrefix(v, "timer "); ok {
+				timers[key] = append(timers[key], tag)
+			} else {
+				counted[key] = append(counted[key], v)
+			}
+		}
 	}
 	all := 0
 	for i := range sources {
 		positions := 0
 		var counts [keys]int
 		for k := range keys {
-			values := r.groups[fmt.Sprintf("s%d-%d", i, k)]
-			seen := map[string]bool{}
-			for n := range len(values) {
-				seen[strconv.Itoa(n+1)] = true
+			key := fmt.Sprintf("s%d-%d", i, k)
+			counts[k] = len(counted[key])
+			positions += counts[k]
+			r.upTo(key, counted[key], 1)
+			r.upTo(key+" (timers)", timers[key], timerOf)
+			if want := counts[k] / timerOf; len(timers[key]) != want {
+				r.t.Errorf("%s: %d timers fired, should be %d", key, len(timers[key]), want)
 			}
-			for _, v := range values {
-				if !seen[v] {
-					r.t.Errorf("source %d, key %d: the count %s of %d is there twice, or none", i, k, v, len(values))
-				}
-				delete(seen, v)
-			}
-			counts[k] = len(values)
-			positions += len(values)
 		}
 		for k, n := range counts {
 			if want := (positions + keys - 1 - k) / keys; n != want {
@@ -377,9 +475,25 @@ func (r *rig) exact() {
 		}
 		all += positions
 	}
+	r.t.Logf("%d positions", all)
 	for _, info := range r.metrics.Snapshot() {
 		if got := string(info.GetPayload()); info.GetUrn() == "test:positions" && got != string(coderVarint(all)) {
 			r.t.Errorf("measured %x positions, there are %d", got, all)
 		}
+	}
+}
+
+// upTo looks whether values are the multiples of a step, each once.
+func (r *rig) upTo(what string, values []string, step int) {
+	r.t.Helper()
+	left := map[string]bool{}
+	for n := range len(values) {
+		left[strconv.Itoa((n+1)*step)] = true
+	}
+	for _, v := range values {
+		if !left[v] {
+			r.t.Errorf("%s: %s of %d is there twice, or has none before it", what, v, len(values))
+		}
+		delete(left, v)
 	}
 }

@@ -33,6 +33,11 @@ func (j *Job) snapshots(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil // the job's end has its own reason
 		}
+		select {
+		case <-j.ended: // meanwhile: tasks may still be at the last one
+			return nil
+		default:
+		}
 		if err := j.takeSnapshot(ctx); err != nil {
 			return fmt.Errorf("snapshot %d: %w", j.snapshot, err)
 		}
@@ -140,6 +145,15 @@ func numbers(folder string) ([]uint64, error) {
 	slices.Sort(all)
 	slices.Reverse(all)
 	return all, err
+}
+
+// Latest is the number of the last snapshot in a job's folder of them; 0 when there is none.
+func Latest(folder string) (uint64, error) {
+	all, err := numbers(folder)
+	if err != nil || len(all) == 0 {
+		return 0, err
+	}
+	return all[0], nil
 }
 
 // dropSnapshots removes all snapshots but those that are kept.

@@ -1,0 +1,167 @@
+package local
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
+
+	"trestle/internal/beam/metric"
+	"trestle/internal/engine/local/streaming"
+	"trestle/internal/harness"
+	"trestle/internal/stage"
+)
+
+// Restarts says how a streaming job whose task has failed begins again, from its last snapshot.
+type Restarts struct {
+	// Limit is how many restarts there are within any Window; after that the failure is the job's. Negative stands for none.
+	// Defaults: 5 in 10 minutes.
+	Limit  int
+	Window time.Duration
+	// Pause is how long the first waits; each that follows within the Window waits twice as long, up to a minute. Default: a
+	// second.
+	Pause time.Duration
+}
+
+const longestPause = time.Minute
+
+// restarts is the bookkeeping of a run's restarts.
+type restarts struct {
+	Restarts
+	at       []time.Time // of those within the window
+	last     string      // the failure before
+	snapshot uint64      // the last one when the failure before happened
+}
+
+func newRestarts(r Restarts) restarts {
+	r.Limit, r.Window, r.Pause = cmp.Or(r.Limit, 5), cmp.Or(r.Window, 10*time.Minute), cmp.Or(r.Pause, time.Second)
+	return restarts{Restarts: r}
+}
+
+// another tells whether a job that has failed begins again, and after which pause. A user's code that says the same again is
+// not asked once more; nor is the runner itself when it fails in the same words and no snapshot was taken meanwhile, unless what
+// is missing may come back: a harness, or room on the disk.
+func (r *restarts) another(now time.Time, err error, snapshot uint64) (pause time.Duration, ok bool) {
+	if errors.Is(err, streaming.ErrRestore) || stage.Repeats(err) {
+		return 0, false
+	}
+	for len(r.at) > 0 && now.Sub(r.at[0]) > r.Window {
+		r.at = r.at[1:]
+	}
+	same := err.Error() == r.last && snapshot == r.snapshot
+	r.last, r.snapshot = err.Error(), snapshot
+	if len(r.at) >= r.Limit || same && !passing(err) {
+		return 0, false
+	}
+	pause = min(longestPause, r.Pause<<min(len(r.at), 6))
+	r.at = append(r.at, now)
+	return pause, true
+}
+
+// passing tells whether a failure is of something outside that may be better soon.
+func passing(err error) bool {
+	var errno syscall.Errno
+	var exit *harness.Exit
+	return errors.As(err, &errno) || errors.As(err, &exit)
+}
+
+// stream runs a streaming plan to its end: when a task fails, again from the last snapshot, as often as that may help.
+func (r *run) stream() error {
+	again := newRestarts(r.cfg.Restarts)
+	for n := 0; ; n++ {
+		err := r.streamOnce(n)
+		if err == nil || r.snapshots == "" || r.ctx.Err() != nil {
+			return err
+		}
+		last, listed := streaming.Latest(r.snapshots)
+		if listed != nil {
+			return errors.Join(err, listed)
+		}
+		pause, ok := again.another(time.Now(), err, last)
+		if !ok {
+			return err
+		}
+		from := "from its beginning, since there is no snapshot yet"
+		if last > 0 {
+			from = fmt.Sprintf("from snapshot %d", last)
+		}
+		r.job.Events.Message(jobpb.JobMessage_JOB_MESSAGE_WARNING, fmt.Sprintf("A task failed, and the job begins again %s, in %v (restart %d of at most %d in %v):\n%s",
+			from, pause, len(again.at), again.Limit, again.Window, stage.Describe(r.job.Plan, err)))
+		if err := r.wait(pause); err != nil {
+			return err
+		}
+		if err := r.newPool(n + 1); err != nil {
+			return err
+		}
+	}
+}
+
+// wait waits, or until the job is to end.
+func (r *run) wait(pause time.Duration) error {
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-r.ctx.Done():
+		return context.Cause(r.ctx)
+	}
+}
+
+// streamOnce runs the plan until it ends or fails, and leaves nothing of it but snapshots.
+func (r *run) streamOnce(n int) error {
+	state := filepath.Join(r.dir, fmt.Sprintf("state-%d", n))
+	job, err := streaming.Open(streaming.Config{
+		Plan:          r.job.Plan,
+		Parallelism:   r.parallelism,
+		KeyGroups:     r.cfg.KeyGroups,
+		BundleBytes:   r.cfg.BundleBytes,
+		Attempts:      r.cfg.Attempts,
+		Store:         r.store,
+		State:         stage.State{Directory: state, Cache: r.cfg.State},
+		Harness:       r.harness,
+		Message:       r.job.Events.Message,
+		Metrics:       r.addMetrics,
+		Draining:      r.draining,
+		Snapshots:     r.snapshots,
+		SnapshotEvery: r.cfg.SnapshotEvery,
+		Now:           time.Now,
+		Log:           r.log,
+	})
+	if err != nil {
+		return err
+	}
+	if err := r.resetMetrics(job); err != nil {
+		return errors.Join(err, job.Close())
+	}
+	ctx, cancel := context.WithCancel(r.ctx)
+	defer cancel()
+	// A harness that does not listen any more would hold its tasks up: the job's end, early or not, ends the harnesses.
+	closed := make(chan struct{})
+	context.AfterFunc(ctx, func() {
+		defer close(closed)
+		_ = r.closePool() // release waits for it, and tells what it says
+	})
+	err = job.Run(ctx)
+	cancel()
+	<-closed
+	return errors.Join(err, job.Close(), os.RemoveAll(state))
+}
+
+// resetMetrics sets the job's metrics to those that it goes on from.
+func (r *run) resetMetrics(job *streaming.Job) error {
+	infos, err := job.Metrics()
+	if err != nil {
+		return err
+	}
+	r.metrics.Lock()
+	defer r.metrics.Unlock()
+	r.metrics.set = metric.Set{}
+	return r.metrics.set.Add(infos)
+}
