@@ -227,15 +227,9 @@ func (m *mayhem) kill(ctx context.Context) error {
 	which := m.random.IntN(1 << 20)
 	switch dice := m.random.IntN(10); {
 	case dice < 5:
-		if !m.dare(func(j *chaotic) *int { return &j.lost }, losses) {
-			return nil
-		}
-		return m.killFound(h, "harness", which, "--control_endpoint")
+		return m.killFound(h, "harness", which, lost, losses, "--control_endpoint")
 	case dice < 8:
-		if !m.dare(hard, hardships) {
-			return nil
-		}
-		return m.killFound(h, "worker", which, "worker", "--scratch")
+		return m.killFound(h, "worker", which, hard, hardships, "worker", "--scratch")
 	default:
 		if !m.dare(hard, hardships) {
 			return nil
@@ -255,10 +249,10 @@ func (m *mayhem) kill(ctx context.Context) error {
 	}
 }
 
-// killFound kills one of the processes on a host whose command lines have these parts.
-func (m *mayhem) killFound(h *cluster.Host, name string, which int, parts ...string) error {
+// killFound kills one of the processes on a host whose command lines have these parts, if the jobs can bear it.
+func (m *mayhem) killFound(h *cluster.Host, name string, which int, loss func(*chaotic) *int, most int, parts ...string) error {
 	found, err := h.Find(parts...)
-	if err != nil || len(found) == 0 {
+	if err != nil || len(found) == 0 || !m.dare(loss, most) {
 		return err
 	}
 	m.count(name, h)
@@ -288,6 +282,7 @@ func (m *mayhem) dare(of func(*chaotic) *int, most int) bool {
 }
 
 func hard(j *chaotic) *int { return &j.hard }
+func lost(j *chaotic) *int { return &j.lost }
 
 func (j *chaotic) what() string {
 	switch {
