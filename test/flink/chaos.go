@@ -34,7 +34,11 @@ const (
 	// bundle each time.
 	losses = 3
 	// keyedSize is the number of elements in the largest collection of a pipeline with state, sessions and side inputs.
-	keyedSize = 150_000
+	keyedSize = 60_000
+	// chaoticText is how often the text is in the input of a WordCount.
+	chaoticText = 3
+	// chaoticTimeout is how long a job may take that loses what it has, again and again, beside another one.
+	chaoticTimeout = 12 * time.Minute
 )
 
 // chaotic is a job of a chaos run.
@@ -93,7 +97,7 @@ func (f *flags) chaos(ctx context.Context) (ok bool, err error) {
 	if err := f.absolute(); err != nil {
 		return false, err
 	}
-	if err := f.enlarge(); err != nil {
+	if err := f.enlarge(chaoticText); err != nil {
 		return false, err
 	}
 	home := filepath.SplitList(f.flinks)[0]
@@ -156,7 +160,7 @@ func (m *mayhem) over(ctx context.Context, s *server, jobs []*chaotic) error {
 			for j := range todo {
 				m.begin(j)
 				start := time.Now()
-				limited, done := context.WithTimeoutCause(ctx, cellTimeout, fmt.Errorf("it took longer than %v", cellTimeout))
+				limited, done := context.WithTimeoutCause(ctx, chaoticTimeout, fmt.Errorf("it took longer than %v", chaoticTimeout))
 				j.err = m.rig.runChaotic(limited, s, j)
 				done()
 				j.took = time.Since(start)

@@ -202,7 +202,7 @@ func (f *flags) strikes(ctx context.Context) (ok bool, err error) {
 	}
 	home := filepath.SplitList(f.flinks)[0]
 	version := strings.TrimPrefix(filepath.Base(home), "flink-")
-	if err := f.enlarge(); err != nil {
+	if err := f.enlarge(repeats); err != nil {
 		return false, err
 	}
 	c, err := cluster.Start(ctx, f.clusterOptions(version+"-faults"))
@@ -263,7 +263,7 @@ func (f *flags) strikes(ctx context.Context) (ok bool, err error) {
 }
 
 // enlarge makes a text of which counting lasts.
-func (f *flags) enlarge() error {
+func (f *flags) enlarge(times int) error {
 	if err := os.MkdirAll(f.dir, 0o755); err != nil {
 		return err
 	}
@@ -272,7 +272,7 @@ func (f *flags) enlarge() error {
 		return err
 	}
 	f.text = filepath.Join(f.dir, "large.txt")
-	return os.WriteFile(f.text, []byte(strings.Repeat(string(text), repeats)), 0o644)
+	return os.WriteFile(f.text, []byte(strings.Repeat(string(text), times)), 0o644)
 }
 
 // suffer runs a job, lets the fault strike while it is at work, and looks at what became of it.
