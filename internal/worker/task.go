@@ -59,6 +59,7 @@ type taskConn struct {
 	mu       sync.Mutex
 	queue    []*wire.Frame // events that wait for the task
 	underWay int64         // what the adapter has been charged and not given back
+	ends     int           // that have arrived
 	arrived  chan struct{} // has an element when the queue may have
 
 	ended map[int]bool // inputs
@@ -172,6 +173,11 @@ func (t *taskConn) enqueue(f *wire.Frame) error {
 			return fmt.Errorf("the adapter sent more than its credit of %d bytes", windowBytes)
 		}
 		t.underWay += f.Charge()
+	}
+	if f.Type == wire.End { // which costs no credit
+		if t.ends++; t.ends > 1+len(t.stage.SideInputs) {
+			return fmt.Errorf("the adapter sent %d ends of %d inputs", t.ends, 1+len(t.stage.SideInputs))
+		}
 	}
 	t.queue = append(t.queue, f)
 	select {
