@@ -1,8 +1,12 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -14,6 +18,7 @@ import (
 
 	"trestle/internal/engine/local"
 	"trestle/internal/server"
+	"trestle/test/gopipeline"
 )
 
 func init() {
@@ -26,10 +31,9 @@ var stumbled struct{ left, calls atomic.Int64 }
 
 // stumble fails as long as it is to, each time in other words.
 func stumble(n int) (int, error) {
-	if left := stumbled.left.Add(-1); left >= 0 {
-		return 0, fmt.Errorf("stumbled, and has %s to go", strings.Repeat("one more ", int(left)))
+	if stumbled.left.Load() > 0 { // there is one task of it
+		return 0, fmt.Errorf("stumbled, and has %s to go", strings.Repeat("one more ", int(stumbled.left.Add(-1))))
 	}
-	stumbled.left.Store(-1)
 	stumbled.calls.Add(1)
 	return n, nil
 }
@@ -63,7 +67,7 @@ func TestStreamingTaskFails(t *testing.T) {
 	})
 	t.Cleanup(func() { seen.over.Store(true) })
 	client := jobs(t, s)
-	stumbled.left.Store(-1)
+	stumbled.left.Store(0)
 	id := submitPipeline(t, client, portable(t, counts(stumble)))
 	for range 3 {
 		before := seen.state.Load()
@@ -111,5 +115,57 @@ func TestStreamingTaskFailsAlike(t *testing.T) {
 		if strings.Contains(r.GetMessageResponse().GetMessageText(), "begins again") {
 			t.Errorf("it said %q", r.GetMessageResponse().GetMessageText())
 		}
+	}
+}
+
+// TestStreamingSnapshotRefused: a job whose snapshots are those of another version of Trestle is not begun anew: it fails, says
+// which snapshot it is and why, and leaves all of them as they were.
+func TestStreamingSnapshotRefused(t *testing.T) {
+	cfg := server.Config{Data: t.TempDir(), Parallelism: 1, SnapshotEvery: 50 * time.Millisecond}
+	t.Cleanup(func() { seen.over.Store(true) })
+	pipeline := portable(t, counts(identity))
+	first, err := gopipeline.Start(t.Context(), config(t, cfg))
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := submitPipeline(t, jobs(t, first.Server), pipeline)
+	folder := filepath.Join(cfg.Data, "snapshots", id)
+	var manifests []string
+	await(t, func() bool {
+		manifests, err = filepath.Glob(filepath.Join(folder, "[0-9]*", "manifest.json"))
+		return err != nil || len(manifests) > 0
+	})
+	stop(t, first)
+	if manifests, err = filepath.Glob(filepath.Join(folder, "[0-9]*", "manifest.json")); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range manifests {
+		if err := os.WriteFile(path, []byte("01234567\n{\"version\":1,"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	second, err := gopipeline.Start(t.Context(), config(t, cfg))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if state := lastState(t, jobs(t, second.Server), id); state != jobpb.JobState_FAILED {
+		t.Errorf("the job is %v", state)
+	}
+	if text := oneError(t, second.Server); !strings.Contains(text, folder) || !strings.Contains(text, "format 1, this version of Trestle reads") {
+		t.Errorf("the error is %s", text)
+	}
+	stop(t, second)
+	if left, err := filepath.Glob(filepath.Join(folder, "[0-9]*", "manifest.json")); err != nil || !slices.Equal(left, manifests) {
+		t.Errorf("of %q there are left %q, %v", manifests, left, err)
+	}
+}
+
+func stop(t *testing.T, s *gopipeline.Server) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if err := s.Stop(ctx); err != nil {
+		t.Fatal(err)
 	}
 }

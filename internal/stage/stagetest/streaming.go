@@ -49,6 +49,8 @@ var streamingCases = []testCase{
 	{"sessions merge as they come", sessionsInStream},
 	{"a snapshot has state and timers, for tasks of any number", snapshotOfState},
 	{"a snapshot has groups", snapshotOfGroups},
+	{"a snapshot has what a splittable DoFn has put off, for tasks of any number", snapshotOfResiduals},
+	{"an impulse that has fired does not fire again", snapshotOfImpulse},
 	{"who begins with a snapshot drops what comes too late, before any watermark", snapshotOfTime},
 }
 
@@ -404,6 +406,71 @@ func snapshotOfGroups(t *testing.T, open Open) {
 	second.watermark(10)
 	second.flush()
 	second.want("a[1,3]1.0 b[2]1.0")
+}
+
+func snapshotOfResiduals(t *testing.T, open Open) {
+	stream := strings.NewReplacer("in:string", "in:string~", "out:string", "out:string~").Replace(splitting)
+	script := func(delay time.Duration) sdk.Script { return pieces(delay, func(string) {}) }
+	first := start(t, open, setup{pipeline: stream, script: script(time.Hour)})
+	first.clock(0)
+	for _, element := range []string{"a", "b", "c", "d", "e"} {
+		first.process(stage.MainInput, sized(element, 3))
+	}
+	first.flush()
+	first.want("a3 b3 c3 d3 e3")
+	restore := first.snapshots()
+	first.end()
+
+	const later = 2 * 60 * 60 * 1000
+	second := start(t, open, setup{pipeline: stream, parallelism: 3, script: script(time.Hour), restore: restore})
+	second.clock(1)
+	second.flush()
+	second.want("") // they wait as long as they were to
+	second.clock(later)
+	second.flush()
+	second.want("a2 b2 c2 d2 e2")
+	if n := second.bundles(); n != second.spec.Parallelism {
+		t.Errorf("%d tasks had something of it", n)
+	}
+	restore = second.snapshots()
+	second.end()
+
+	third := start(t, open, setup{pipeline: stream, parallelism: 2, script: script(0), restore: restore})
+	third.clock(2 * later)
+	third.flush()
+	third.watermark(coder.MaxTimestamp)
+	third.want("a1 b1 c1 d1 e1")
+	third.quiet(true)
+}
+
+func snapshotOfImpulse(t *testing.T, open Open) {
+	const pipeline = `
+env other
+impulse start() > I
+pardo work(I) > out:string~
+pardo next(out) > end env=other
+`
+	script := func(b *sdk.Bundle) error {
+		return b.Each(func(e sdk.Element) error { return b.Write("out", record(nil, 0, "fired")) })
+	}
+	first := start(t, open, setup{pipeline: pipeline, script: script})
+	before := first.snapshots()
+	first.watermark(coder.MaxTimestamp)
+	first.flush()
+	first.want("fired")
+	restore := first.snapshots()
+	first.end()
+	for _, c := range []struct {
+		restore []stage.Restore
+		want    string
+	}{{before, "fired"}, {restore, ""}} {
+		second := start(t, open, setup{pipeline: pipeline, script: script, restore: c.restore})
+		second.watermark(coder.MaxTimestamp)
+		second.flush()
+		second.want(c.want)
+		second.quiet(true)
+		second.end()
+	}
 }
 
 func snapshotOfTime(t *testing.T, open Open) {

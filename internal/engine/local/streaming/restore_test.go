@@ -134,7 +134,7 @@ func TestDamagedSnapshot(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for range len(paths) {
+	for range paths {
 		check("a bit flipped", func(path string) error {
 			b, err := os.ReadFile(path)
 			if err != nil || len(b) == 0 {

@@ -487,7 +487,7 @@ func (r *rig) exact() {
 func (r *rig) upTo(what string, values []string, step int) {
 	r.t.Helper()
 	left := map[string]bool{}
-	for n := range len(values) {
+	for n := range values {
 		left[strconv.Itoa((n+1)*step)] = true
 	}
 	for _, v := range values {
