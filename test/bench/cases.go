@@ -35,6 +35,7 @@ type benchCase struct {
 	records, keys int64
 	bytes, shards int
 	stream        bool
+	rate          int64
 	// repeat is how many times the client runs it, for the median: what a first job waits for, later ones do not.
 	repeat int
 	// textBytes is how long the text of a WordCount is.
@@ -98,6 +99,13 @@ func localCases(minutes bool) []benchCase {
 		c.name, c.stream = c.name+"-stream", true
 		cases = append(cases, c)
 	}
+	// The first takes as long as it takes, which says what full load is; the others are at loads that it allows.
+	for _, perSecond := range []int64{10e6, 10e3, 50e3} {
+		cases = append(cases, benchCase{
+			name: fmt.Sprintf("latency-%dk", perSecond/1e3), shape: "latency", records: min(20*perSecond, 2e6), keys: 1e3, bytes: 20, rate: perSecond,
+			peers: both,
+		})
+	}
 	if minutes {
 		cases = append(cases,
 			benchCase{name: "gbk-50m", shape: "gbk", records: 50e6, keys: 1e6, memory: "256MiB", peers: []string{trestle}},
@@ -146,6 +154,9 @@ func (at place) command(c benchCase, peer, endpoint, output string) (argv []stri
 		if c.records > 0 {
 			argv = append(argv, "-records", strconv.FormatInt(c.records, 10), "-keys", strconv.FormatInt(c.keys, 10),
 				"-bytes", strconv.Itoa(c.bytes), "-shards", strconv.Itoa(c.shards))
+		}
+		if c.rate > 0 {
+			argv = append(argv, "-rate", strconv.FormatInt(c.rate, 10))
 		}
 		if c.stream {
 			argv = append(argv, "-stream")

@@ -43,7 +43,18 @@ type result struct {
 	TaskManagersPeakMB float64 `json:"taskmanagers_peak_mb,omitempty"`
 	WorkersPeakMB      float64 `json:"workers_peak_mb,omitempty"`
 
+	// Latency is of the cases that measure it.
+	Latency *latency `json:"latency,omitempty"`
+
 	machine
+}
+
+// latency is how long results were on their way, in milliseconds, as the pipeline has measured it.
+type latency struct {
+	Results int     `json:"results"`
+	P50     float64 `json:"p50_ms"`
+	P99     float64 `json:"p99_ms"`
+	Max     float64 `json:"max_ms"`
 }
 
 func (r result) write(w io.Writer) error { return json.NewEncoder(w).Encode(r) }
@@ -54,11 +65,19 @@ func (r result) line() string {
 		return fmt.Sprintf("%-18s %-16s %d  failed: %s", r.Case, r.Peer, r.Round+1, r.Error)
 	}
 	if r.onFlink() {
-		return fmt.Sprintf("%-18s %-16s %d  wall %7.2f s  running after %5.2f s  client %6.2f, TaskManagers %6.2f, workers %6.2f s CPU, %5.0f + %4.0f MB peak  (others %.1f s)",
+		told := ""
+	if l := r.Latency; l != nil {
+		told = fmt.Sprintf("  latency p50 %.1f, p99 %.1f, max %.1f ms", l.P50, l.P99, l.Max)
+	}
+	return fmt.Sprintf("%-18s %-16s %d  wall %7.2f s  running after %5.2f s  client %6.2f, TaskManagers %6.2f, workers %6.2f s CPU, %5.0f + %4.0f MB peak  (others %.1f s)%s",
 			r.Case, r.Peer, r.Round+1, r.WallSeconds, r.RunningSeconds, r.ClientCPU, r.TaskManagersCPU, r.WorkersCPU, r.TaskManagersPeakMB, r.WorkersPeakMB, r.OthersCPU)
 	}
-	return fmt.Sprintf("%-18s %-16s %d  wall %7.2f s  client %7.2f s  server %7.2f s CPU, %6.0f MB peak  (others %.1f s)",
-		r.Case, r.Peer, r.Round+1, r.WallSeconds, r.ClientCPU, r.ServerCPU, r.ServerPeakMB, r.OthersCPU)
+	told := ""
+	if l := r.Latency; l != nil {
+		told = fmt.Sprintf("  latency p50 %.1f, p99 %.1f, max %.1f ms", l.P50, l.P99, l.Max)
+	}
+	return fmt.Sprintf("%-18s %-16s %d  wall %7.2f s  client %7.2f s  server %7.2f s CPU, %6.0f MB peak  (others %.1f s)%s",
+		r.Case, r.Peer, r.Round+1, r.WallSeconds, r.ClientCPU, r.ServerCPU, r.ServerPeakMB, r.OthersCPU, told)
 }
 
 func readResults(paths []string) (all []result, err error) {

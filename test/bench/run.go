@@ -73,11 +73,14 @@ func (f *flags) measure(ctx context.Context, c benchCase, r *result) (err error)
 	}
 	r.charge(before, after)
 	if c.kind == shaped {
-		var measured struct{ Seconds float64 }
+		var measured struct {
+			Seconds float64
+			Latency *latency
+		}
 		if err := json.Unmarshal(stdout, &measured); err != nil {
 			return fmt.Errorf("what the pipeline printed: %w", err)
 		}
-		r.RunSeconds = measured.Seconds
+		r.RunSeconds, r.Latency = measured.Seconds, measured.Latency
 	}
 	if c.kind == goWordCount || c.kind == pythonWordCount {
 		if r.Words, err = countLines(output); err != nil {

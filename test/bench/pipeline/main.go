@@ -23,6 +23,8 @@ type Measured struct {
 	// Seconds is from the pipeline's submission to its end, without the start of this process; the median of several runs.
 	Seconds float64 `json:"seconds"`
 	Records int64   `json:"records"`
+	// Latency is of the shape that measures it.
+	Latency *Latency `json:"latency,omitempty"`
 }
 
 func main() {
@@ -32,6 +34,7 @@ func main() {
 	flag.Int64Var(&sh.keys, "keys", 100, "over how many keys")
 	flag.IntVar(&sh.bytes, "bytes", 100, "how large each value is")
 	flag.IntVar(&sh.shards, "shards", 1, "into how many parts the source is split; a Reshuffle spreads more than one")
+	flag.Int64Var(&sh.rate, "rate", 10_000, "how many events a second the shape latency makes")
 	flag.BoolVar(&sh.stream, "stream", false, "the source is an unbounded one, for the shapes of model.go")
 	repeat := flag.Int("repeat", 1, "how many times to run it, one after the other")
 	runner := flag.String("runner", "universal", "Beam's runner: universal, or direct for this process alone")
@@ -76,5 +79,5 @@ func run(runner string, sh shape) (Measured, error) {
 	if got != want {
 		return Measured{}, fmt.Errorf("%d records arrived of %d", got, want)
 	}
-	return Measured{Seconds: took.Seconds(), Records: got}, nil
+	return Measured{Seconds: took.Seconds(), Records: got, Latency: takeLatency()}, nil
 }

@@ -44,6 +44,8 @@ func (sh shape) buildModel(s beam.Scope) (arrive int64, known bool) {
 		windowed := beam.WindowInto(s, window.NewSlidingWindows(slidingPeriod, slidingSize), sh.timed(s))
 		beam.ParDo0(s, &groupSink{}, beam.GroupByKey(s, windowed))
 		return overlap * sh.records, true
+	case "latency":
+		return sh.buildLatency(s), true
 	default:
 		return 0, false
 	}

@@ -14,7 +14,8 @@ type shape struct {
 	name          string
 	records, keys int64
 	bytes, shards int
-	stream        bool // of the shapes in model.go: the source is an unbounded one
+	rate          int64 // events a second, of the shape latency
+	stream        bool  // of the shapes in model.go: the source is an unbounded one
 }
 
 // chained is how many DoFns the chain has.
@@ -22,8 +23,8 @@ const chained = 20
 
 // build adds the pipeline to s, and returns how many records are to arrive at its end.
 func (sh shape) build(s beam.Scope) (arrive int64, err error) {
-	if sh.records < 1 || sh.keys < 1 || sh.shards < 1 || sh.bytes < 0 || sh.bytes > poolBytes {
-		return 0, fmt.Errorf("records, keys and shards must be positive, and bytes from 0 to %d", poolBytes)
+	if sh.records < 1 || sh.keys < 1 || sh.shards < 1 || sh.rate < 1 || sh.bytes < 0 || sh.bytes > poolBytes {
+		return 0, fmt.Errorf("records, keys, shards and rate must be positive, and bytes from 0 to %d", poolBytes)
 	}
 	switch sh.name {
 	case "floor": // the source and nothing else: what no runner can save
