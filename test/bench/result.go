@@ -65,11 +65,7 @@ func (r result) line() string {
 		return fmt.Sprintf("%-18s %-16s %d  failed: %s", r.Case, r.Peer, r.Round+1, r.Error)
 	}
 	if r.onFlink() {
-		told := ""
-	if l := r.Latency; l != nil {
-		told = fmt.Sprintf("  latency p50 %.1f, p99 %.1f, max %.1f ms", l.P50, l.P99, l.Max)
-	}
-	return fmt.Sprintf("%-18s %-16s %d  wall %7.2f s  running after %5.2f s  client %6.2f, TaskManagers %6.2f, workers %6.2f s CPU, %5.0f + %4.0f MB peak  (others %.1f s)%s",
+		return fmt.Sprintf("%-18s %-16s %d  wall %7.2f s  running after %5.2f s  client %6.2f, TaskManagers %6.2f, workers %6.2f s CPU, %5.0f + %4.0f MB peak  (others %.1f s)",
 			r.Case, r.Peer, r.Round+1, r.WallSeconds, r.RunningSeconds, r.ClientCPU, r.TaskManagersCPU, r.WorkersCPU, r.TaskManagersPeakMB, r.WorkersPeakMB, r.OthersCPU)
 	}
 	told := ""

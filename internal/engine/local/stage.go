@@ -57,22 +57,23 @@ func (r *run) open(s *plan.Stage) (*stageRun, error) {
 	for _, side := range s.SideInputs {
 		made.sides = append(made.sides, newInput(len(side.Exchanges), r.store.NewSpool(), false))
 	}
-	parallelism := r.parallelism
+	parallelism := stage.Tasks(s, r.parallelism, r.cfg.KeyGroups)
+	tasks := parallelism
 	var queue *shuffle.Spool
 	switch s.Input.Kind {
 	case plan.Impulse:
-		parallelism = 1
+		tasks = 1
 	case plan.Elements:
 		queue = r.store.NewSpool()
 	}
 	made.main = newInput(len(s.Input.Exchanges), queue, s.Input.Splittable)
-	for i := range parallelism {
+	for i := range tasks {
 		t := &taskRun{stage: made, index: i}
 		spec := stage.Spec{
 			Plan:        r.job.Plan,
 			Stage:       s,
 			Index:       i,
-			Parallelism: r.parallelism,
+			Parallelism: parallelism,
 			KeyGroups:   r.cfg.KeyGroups,
 			Store:       r.store,
 			Views:       views,

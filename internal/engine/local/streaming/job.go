@@ -24,7 +24,7 @@ import (
 // Config is what a job needs. All fields are required, but for BundleBytes and Attempts.
 type Config struct {
 	Plan *plan.Plan
-	// Parallelism is the number of tasks of a stage; KeyGroups how many slices the key space is cut into.
+	// Parallelism is the number of tasks of a stage, but see stage.Tasks; KeyGroups how many slices the key space is cut into.
 	Parallelism, KeyGroups int
 	// BundleBytes and Attempts are those of the tasks: see stage.Spec.
 	BundleBytes, Attempts int
@@ -210,7 +210,7 @@ func (j *Job) stage(s *plan.Stage) error {
 	}
 	made := &stageRun{plan: s, views: views}
 	j.stages = append(j.stages, made)
-	parallelism := j.cfg.Parallelism
+	parallelism := stage.Tasks(s, j.cfg.Parallelism, j.cfg.KeyGroups)
 	if s.Input.Kind == plan.Impulse || s.Input.Kind == plan.Played {
 		parallelism = 1
 	}

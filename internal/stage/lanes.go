@@ -1,0 +1,17 @@
+package stage
+
+import "trestle/internal/plan"
+
+// lanes is how many tasks a stage with state has for each of another. A harness waits for the answer to each of its state
+// requests, tens of microseconds for a microsecond's work; a task has one bundle under way. With several, the requests of
+// one go out while another waits, and travel together.
+const lanes = 4
+
+// Tasks is how many tasks an engine that has parallelism tasks of a stage should have of this one: more if they wait for
+// state, but no more than there are key groups, of which an idle task would have none.
+func Tasks(s *plan.Stage, parallelism, keyGroups int) int {
+	if s.Input.State == nil || len(s.Input.State.Kinds) == 0 {
+		return parallelism
+	}
+	return max(parallelism, min(lanes*parallelism, keyGroups))
+}
