@@ -69,7 +69,7 @@ func (k *kept) drop(w expiredWindow) error {
 		if err != nil {
 			return err
 		}
-		if err := k.remove(&t, name, nil); err != nil {
+		if err := k.remove(&t, name); err != nil {
 			return err
 		}
 	}

@@ -113,9 +113,9 @@ func (k *kept) commit() error {
 		return err
 	}
 	for i := range k.firing {
-		t := &k.firing[i]
-		if err := k.remove(t, k.name(t), t.value()); err != nil {
-			return err
+		// Nothing has changed since it was found: timers are set and cleared below.
+		if t := &k.firing[i]; t.stored {
+			k.take(t, k.name(t), t.due, t.holds)
 		}
 	}
 	for i := range k.set {

@@ -18,6 +18,7 @@ type timer struct {
 	fires, holds     int64
 	due              int64 // when it fires by the task's time; fires is what the SDK knows
 	pane             []byte
+	stored           bool // it was found in the store
 }
 
 // value is what the store has of a timer.
@@ -167,7 +168,7 @@ func (k *kept) queued(kd kind, t *timer, at int64, name []byte) []byte {
 // apply sets or clears a timer in the overlay; the one that had its name goes.
 func (k *kept) apply(t *timer) error {
 	name := k.name(t)
-	if err := k.remove(t, name, nil); err != nil || t.clear {
+	if err := k.remove(t, name); err != nil || t.clear {
 		return err
 	}
 	value := t.value()
@@ -183,24 +184,27 @@ func (k *kept) apply(t *timer) error {
 	return nil
 }
 
-// remove takes the timer with a name out, if it is there; with the value that it is expected to have, only if it has that.
-func (k *kept) remove(t *timer, name, expected []byte) error {
-	key := append(k.place(kindTimer, t.key), name...)
-	value, ok, err := k.over.Get(key)
-	if err != nil || !ok || expected != nil && !bytes.Equal(value, expected) {
+// remove takes the timer with a name out, if there is one.
+func (k *kept) remove(t *timer, name []byte) error {
+	value, ok, err := k.over.Get(append(k.place(kindTimer, t.key), name...))
+	if err != nil || !ok {
 		return err
 	}
 	var was timer
 	if err := was.setValue(value); err != nil {
 		return err
 	}
-	due, holds := was.due, was.holds
-	k.over.Delete(key)
+	k.take(t, name, was.due, was.holds)
+	return nil
+}
+
+// take takes a timer out of which it is known that it is in the store, with these times.
+func (k *kept) take(t *timer, name []byte, due, holds int64) {
+	k.over.Delete(append(k.place(kindTimer, t.key), name...))
 	k.over.Delete(k.queued(k.queueOf(t.family).kind, t, due, name))
 	if k.held {
 		k.over.Delete(k.queued(kindHold, t, holds, name))
 	}
-	return nil
 }
 
 // due are the timers of a queue that are to fire before a time: of each key the first only, because what it does may
@@ -228,6 +232,7 @@ func (k *kept) due(h *heads, before int64) ([]timer, error) {
 			if err := t.setValue(value); err != nil {
 				return false, err
 			}
+			t.stored = true
 			due = append(due, t.clone())
 			seen[string(key)] = true
 			size += len(rest) + len(value)

@@ -17,6 +17,7 @@ type Overlay struct {
 	changes *btree.BTreeG[change]
 	cleared *btree.BTreeG[span] // disjoint; the store's keys in them do not count
 	size    int
+	got     []byte           // what Get has answered with
 	base    *pebble.Iterator // over the store as it is without the changes; nil before it is needed
 }
 
@@ -121,15 +122,16 @@ func (o *Overlay) Get(key []byte) (value []byte, ok bool, err error) {
 	if _, hidden := o.hides(key); hidden {
 		return nil, false, nil
 	}
-	it, err := o.iterator()
+	// Not by the iterator: this asks the tables' filters, and stops at the newest that has the key.
+	value, closer, err := o.store.db.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, false, nil
+	}
 	if err != nil {
-		return nil, false, err
+		return nil, false, broken(err)
 	}
-	if !it.SeekGE(key) || !bytes.Equal(it.Key(), key) {
-		return nil, false, broken(it.Error())
-	}
-	value, err = it.ValueAndErr()
-	return value, err == nil, broken(err)
+	o.got = append(o.got[:0], value...)
+	return o.got, true, broken(closer.Close())
 }
 
 func (o *Overlay) iterator() (*pebble.Iterator, error) {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -19,6 +20,8 @@ const (
 	memtable = 4 << 20
 	// apartBytes is from which size on values lie apart from keys: a changed key then rewrites few bytes.
 	apartBytes = 256
+	// filterBits a key let one of a hundred keys that are not in a table be looked for in it.
+	filterBits = 10
 )
 
 // Store is an ordered store. It belongs to one goroutine at a time, but for Close.
@@ -72,6 +75,10 @@ func options(cache *Cache, log *slog.Logger) *pebble.Options {
 		// The first compaction waits for some tables: they are small, and what is overwritten soon is never compacted.
 		L0CompactionThreshold: 12, L0StopWritesThreshold: 60,
 		Cache: cache.blocks, Logger: logger{log},
+	}
+	// Most keys that are asked for are not there: windows and timers that are new. The last level's filters would not be read.
+	for i := range len(o.Levels) - 1 {
+		o.Levels[i].FilterPolicy = bloom.FilterPolicy(filterBits)
 	}
 	o.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy {
 		return pebble.ValueSeparationPolicy{
