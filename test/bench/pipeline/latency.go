@@ -68,8 +68,7 @@ func (sh shape) buildLatency(s beam.Scope) (arrive int64) {
 }
 
 func init() {
-	register.DoFn5x1[*sdf.ManualWatermarkEstimator, *sdf.LockRTracker, int64, int64, func(beam.EventTime, int64, []byte),
-		sdf.ProcessContinuation](&paceFn{})
+	beam.RegisterDoFn(&paceFn{}) // see streamFn
 	register.DoFn3x0[beam.EventTime, int64, func(*[]byte) bool](&latencySink{})
 }
 
