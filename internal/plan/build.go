@@ -43,7 +43,7 @@ func Build(p *pipepb.Pipeline, o Options) (*Plan, error) {
 		plan:    &Plan{Pipeline: p, Streaming: streaming(g)},
 		comps:   p.GetComponents(),
 		g:       g,
-		fused:   fuse.Fuse(g, fuse.Options{Apart: o.DisableFusion}),
+		fused:   fuse.Fuse(g, fuse.Options{Apart: o.DisableFusion, Streaming: streaming(g)}),
 		wires:   newWires(p.GetComponents().GetCoders()),
 		index:   map[*fuse.Stage]int{},
 		forms:   map[string]string{},
@@ -178,6 +178,9 @@ func (a *assembly) sideInputs(stage *Stage, s *fuse.Stage) {
 			si := SideInput{
 				Transform: n.ID, Tag: side.Tag, PCollection: side.PCollection, AccessPattern: side.Access,
 				Coder: a.windowed(side.PCollection),
+			}
+			if a.plan.Streaming {
+				a.readiness(&si, n)
 			}
 			for _, src := range a.fused.Sources(side.PCollection) {
 				si.Exchanges = append(si.Exchanges, a.exchange(src, Broadcast, si.Coder, stage.Index, len(stage.SideInputs)))

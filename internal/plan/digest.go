@@ -28,7 +28,14 @@ func (p *Plan) Digest() (string, error) {
 			}
 		}
 		for _, side := range s.SideInputs {
-			d.say("side", side)
+			d.say("side", side.Transform, side.Tag, side.PCollection, side.AccessPattern, side.Coder, side.Exchanges, side.Same)
+			if side.Windowing != nil {
+				d.message(side.Windowing)
+			}
+			if m := side.Mapping; m != nil {
+				d.say("mapping", m.Source, m.Sink, m.Input, m.Output)
+				d.descriptor(m.Descriptor)
+			}
 		}
 		for _, out := range s.Outputs {
 			d.say("output", out)

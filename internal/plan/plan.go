@@ -160,6 +160,25 @@ type SideInput struct {
 	Coder string
 	// Exchanges are the broadcasts that bring the records.
 	Exchanges []int
+	// Windowing is the strategy of the collection, of streaming plans: it says in which panes the side input comes. Its
+	// window coder tells windows' ends.
+	Windowing *pipepb.WindowingStrategy
+	// Mapping is how the SDK is asked which window of the side input an element's window reads, of streaming plans. It is nil
+	// where nobody has to be asked: where the side input's only window is the global one, or (Same) the windows are the same.
+	Mapping *Mapping
+	Same    bool
+}
+
+// Mapping is how an SDK is asked to map windows of a main input to windows of a side input (MAP_WINDOWS in
+// StandardPTransforms of beam_runner_api.proto): a bundle of its own, of elements KV<nonce, window>, in the environment of the
+// stage.
+type Mapping struct {
+	// Descriptor is like a stage's.
+	Descriptor *fnpb.ProcessBundleDescriptor
+	// Source and Sink are the ids of its ends.
+	Source, Sink string
+	// Input and Output are the ids, in Coders, of the windowed-value coders at the ends.
+	Input, Output string
 }
 
 // Output is a PCollection that leaves a stage.

@@ -7,7 +7,9 @@ import (
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
 	"google.golang.org/protobuf/proto"
 
+	"trestle/internal/beam/grouping"
 	"trestle/internal/beam/urn"
+	"trestle/internal/plan/graph"
 )
 
 // merges tells whether a grouping has to merge windows. Windows that an earlier grouping merged are grouped as they are.
@@ -82,34 +84,94 @@ func (a *assembly) merging(stage int, grouping string, ws *pipepb.WindowingStrat
 		Environment: ws.GetEnvironmentId(), Source: "merge-windows-source", Sink: "merge-windows-sink",
 		Input: w.windowed(input, global), Output: w.windowed(output, global),
 	}
+	m.Descriptor = a.question(question{
+		id: fmt.Sprintf("stage-%d-merge-windows", stage), environment: m.Environment,
+		name: grouping + "/MergeWindows", transform: "merge-windows", urn: urn.TransformMergeWindows, function: ws.GetWindowFn(), answer: "merged",
+		source: m.Source, sink: m.Sink, input: m.Input, output: m.Output,
+	})
+	return m
+}
+
+// sameWindow is TypeScript's name of the mapping of windows that gives the same window. Its harness maps no windows.
+const sameWindow = "beam:window_mapping_fn:identity:v1"
+
+// readiness says when a side input of a transform can be read.
+func (a *assembly) readiness(si *SideInput, n *graph.Node) {
+	si.Windowing = a.windowing(si.PCollection)
+	if merges(si.Windowing) {
+		// A view has the windows as they come.
+		si.Windowing = proto.Clone(si.Windowing).(*pipepb.WindowingStrategy)
+		si.Windowing.MergeStatus = pipepb.MergeStatus_ALREADY_MERGED
+	}
+	if err := grouping.Check(si.Windowing); err != nil {
+		a.problems = append(a.problems, Problem{Transform: n.Name(), Reason: fmt.Sprintf("its side input %q comes in panes that the model forbids: %v", si.Tag, err)})
+	}
+	w := a.wires
+	from, to := a.window(n.Mains[0]), si.Windowing.GetWindowCoderId()
+	if a.comps.GetCoders()[to].GetSpec().GetUrn() == urn.CoderGlobalWindow {
+		return
+	}
+	mapping := n.ParDo.GetSideInputs()[si.Tag].GetWindowMappingFn()
+	if mapping.GetUrn() == sameWindow {
+		si.Same = true
+		return
+	}
+	nonce, global := w.make("nonce", urn.CoderBytes, nil), w.make("global", urn.CoderGlobalWindow, nil)
+	input, output := w.make(from+"-to-map", urn.CoderKV, nil, nonce, from), w.make(to+"-to-map", urn.CoderKV, nil, nonce, to)
+	m := &Mapping{
+		Source: "map-windows-source", Sink: "map-windows-sink",
+		Input: w.windowed(input, global), Output: w.windowed(output, global),
+	}
+	m.Descriptor = a.question(question{
+		id: fmt.Sprintf("%s-%s-map-windows", n.ID, si.Tag), environment: n.Proto.GetEnvironmentId(),
+		name: n.Name() + "/MapWindows", transform: "map-windows", urn: urn.TransformMapWindows, function: mapping, answer: "mapped",
+		source: m.Source, sink: m.Sink, input: m.Input, output: m.Output,
+	})
+	si.Mapping = m
+}
+
+// question is something that an SDK is asked about windows, in a bundle of one transform.
+type question struct {
+	id, environment string
+	// name is what the SDK calls the transform when it fails.
+	name, transform, urn string
+	function             *pipepb.FunctionSpec
+	answer               string // the PCollection of the answers
+	source, sink         string
+	input, output        string // windowed-value coders in the global window
+}
+
+func (a *assembly) question(q question) *fnpb.ProcessBundleDescriptor {
 	// Messages of valid strings always marshal.
-	function, _ := proto.MarshalOptions{Deterministic: true}.Marshal(ws.GetWindowFn())
-	inPort, _ := proto.Marshal(&fnpb.RemoteGrpcPort{CoderId: m.Input})
-	outPort, _ := proto.Marshal(&fnpb.RemoteGrpcPort{CoderId: m.Output})
+	function, _ := proto.MarshalOptions{Deterministic: true}.Marshal(q.function)
+	inPort, _ := proto.Marshal(&fnpb.RemoteGrpcPort{CoderId: q.input})
+	outPort, _ := proto.Marshal(&fnpb.RemoteGrpcPort{CoderId: q.output})
+	element := func(windowed string) string { return a.comps.GetCoders()[windowed].GetComponentCoderIds()[0] }
+	global := a.comps.GetCoders()[q.input].GetComponentCoderIds()[1]
 	d := &descriptor{assembly: a, out: &fnpb.ProcessBundleDescriptor{
-		Id: fmt.Sprintf("stage-%d-merge-windows", stage),
+		Id: q.id,
 		Transforms: map[string]*pipepb.PTransform{
-			m.Source: {
-				UniqueName: m.Source,
+			q.source: {
+				UniqueName: q.source,
 				Spec:       &pipepb.FunctionSpec{Urn: urn.RunnerSource, Payload: inPort},
 				Outputs:    map[string]string{"out": "windows"},
 			},
-			"merge-windows": {
-				UniqueName:    grouping + "/MergeWindows", // what the SDK calls it when it fails
-				Spec:          &pipepb.FunctionSpec{Urn: urn.TransformMergeWindows, Payload: function},
+			q.transform: {
+				UniqueName:    q.name,
+				Spec:          &pipepb.FunctionSpec{Urn: q.urn, Payload: function},
 				Inputs:        map[string]string{"in": "windows"},
-				Outputs:       map[string]string{"out": "merged"},
-				EnvironmentId: m.Environment,
+				Outputs:       map[string]string{"out": q.answer},
+				EnvironmentId: q.environment,
 			},
-			m.Sink: {
-				UniqueName: m.Sink,
+			q.sink: {
+				UniqueName: q.sink,
 				Spec:       &pipepb.FunctionSpec{Urn: urn.RunnerSink, Payload: outPort},
-				Inputs:     map[string]string{"in": "merged"},
+				Inputs:     map[string]string{"in": q.answer},
 			},
 		},
 		Pcollections: map[string]*pipepb.PCollection{
-			"windows": {UniqueName: "windows", CoderId: input, IsBounded: pipepb.IsBounded_BOUNDED, WindowingStrategyId: "global"},
-			"merged":  {UniqueName: "merged", CoderId: output, IsBounded: pipepb.IsBounded_BOUNDED, WindowingStrategyId: "global"},
+			"windows": {UniqueName: "windows", CoderId: element(q.input), IsBounded: pipepb.IsBounded_BOUNDED, WindowingStrategyId: "global"},
+			q.answer:  {UniqueName: q.answer, CoderId: element(q.output), IsBounded: pipepb.IsBounded_BOUNDED, WindowingStrategyId: "global"},
 		},
 		WindowingStrategies: map[string]*pipepb.WindowingStrategy{"global": {
 			WindowFn:         &pipepb.FunctionSpec{Urn: urn.WindowFnGlobal},
@@ -120,14 +182,13 @@ func (a *assembly) merging(stage int, grouping string, ws *pipepb.WindowingStrat
 			OutputTime:       pipepb.OutputTime_END_OF_WINDOW,
 			ClosingBehavior:  pipepb.ClosingBehavior_EMIT_IF_NONEMPTY,
 			OnTimeBehavior:   pipepb.OnTimeBehavior_FIRE_IF_NONEMPTY,
-			EnvironmentId:    m.Environment,
+			EnvironmentId:    q.environment,
 		}},
 		Coders:       map[string]*pipepb.Coder{},
 		Environments: map[string]*pipepb.Environment{},
 	}}
-	d.environment(m.Environment)
-	d.coder(m.Input)
-	d.coder(m.Output)
-	m.Descriptor = d.out
-	return m
+	d.environment(q.environment)
+	d.coder(q.input)
+	d.coder(q.output)
+	return d.out
 }

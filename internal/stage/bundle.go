@@ -31,9 +31,10 @@ type bundles struct {
 	sinks   map[string]int // sink transform id → index in the outlets
 	outlets *outlets
 	state   *stateServer
-	splits  *coder.Windowed // of the input, if that can be split while it is processed
-	embeds  bool            // the SDK takes elements inside the instruction
-	tokens  []*fnpb.ProcessBundleRequest_CacheToken
+	splits  *coder.Windowed                         // of the input, if that can be split while it is processed
+	embeds  bool                                    // the SDK takes elements inside the instruction
+	tokens  []*fnpb.ProcessBundleRequest_CacheToken // of a bounded plan
+	gate    *gate                                   // of a streaming plan's stage with side inputs; nil in others
 
 	session    *fnapi.Session // nil before the first bundle, and when it was lost
 	descriptor string
@@ -67,7 +68,9 @@ func newBundles(s Spec, o *outlets) (_ *bundles, err error) {
 	environment := s.Plan.Pipeline.GetComponents().GetEnvironments()[s.Stage.Environment]
 	b.embeds = slices.Contains(environment.GetCapabilities(), urn.ProtocolControlRequestElements)
 	b.state = &stateServer{views: s.Views, stage: s.Stage}
-	b.tokens = cacheTokens(s)
+	if s.Views != nil && !s.Plan.Streaming {
+		b.tokens = s.Views.tokens(0)
+	}
 	if s.Stage.Input.Splittable {
 		if b.splits, err = coder.CompileWindowed(s.coders(), s.Stage.Input.Coder); err != nil {
 			return nil, err
@@ -83,6 +86,14 @@ func newBundles(s Spec, o *outlets) (_ *bundles, err error) {
 }
 
 func (b *bundles) process(ctx context.Context, records []byte) error {
+	if b.gate != nil {
+		return b.gate.admit(ctx, records)
+	}
+	return b.take(ctx, records)
+}
+
+// take has records processed.
+func (b *bundles) take(ctx context.Context, records []byte) error {
 	if len(records) == 0 {
 		return nil // a bundle of nothing would never end: it has no input to travel in its instruction
 	}
@@ -148,6 +159,11 @@ func (b *bundles) begin(ctx context.Context, embed bool) error {
 		},
 		State:       b.state.answer,
 		CacheTokens: b.tokens,
+	}
+	if b.gate != nil {
+		b.state.thaw()
+		b.state.frozen = b.spec.Views.acquire()
+		spec.CacheTokens = b.state.frozen.tokens
 	}
 	if b.kept != nil {
 		spec.Timers, spec.ReceiveTimers = b.kept.families, b.kept.setTimers

@@ -18,6 +18,7 @@ type keyedStore struct {
 	spec       Spec
 	first, end int // the key groups that the task owns, the last one not among them
 	queues     []*heads
+	folder     string // of the store, in the task's own and in a snapshot
 
 	// State requests and timers of a bundle come from goroutines of its own.
 	mu    *sync.Mutex
@@ -25,11 +26,11 @@ type keyedStore struct {
 	over  *kv.Overlay
 }
 
-// storeName is the store's folder in the task's own, and in a snapshot.
+// storeName is the folder of the store that a task keeps state in.
 const storeName = "store"
 
 func newKeyedStore(s Spec) keyedStore {
-	k := keyedStore{spec: s, mu: &sync.Mutex{}}
+	k := keyedStore{spec: s, mu: &sync.Mutex{}, folder: storeName}
 	k.first, k.end = keyGroups(s.Index, s.Parallelism, s.KeyGroups)
 	return k
 }
@@ -72,7 +73,7 @@ func (k *keyedStore) checkpoints() ([]string, error) {
 		if first, end := keyGroups(r.Index, r.Parallelism, k.spec.KeyGroups); end <= k.first || first >= k.end {
 			continue
 		}
-		checkpoint := filepath.Join(r.Directory, storeName)
+		checkpoint := filepath.Join(r.Directory, k.folder)
 		if _, err := os.Stat(checkpoint); err == nil {
 			from = append(from, checkpoint)
 		} else if !errors.Is(err, os.ErrNotExist) {
@@ -95,7 +96,7 @@ func (k *keyedStore) open() error {
 		return err
 	}
 	lo, hi := []byte{byte(k.first >> 8), byte(k.first)}, []byte{byte(k.end >> 8), byte(k.end)}
-	if k.store, err = kv.Open(filepath.Join(k.spec.State.Directory, storeName), k.spec.State.Cache, k.spec.Log, from, lo, hi); err != nil {
+	if k.store, err = kv.Open(filepath.Join(k.spec.State.Directory, k.folder), k.spec.State.Cache, k.spec.Log, from, lo, hi); err != nil {
 		return err
 	}
 	k.over = k.store.NewOverlay()
@@ -182,7 +183,7 @@ func (k *keyedStore) snapshot(directory string) error {
 	if k.store == nil {
 		return nil
 	}
-	return k.store.Checkpoint(filepath.Join(directory, storeName))
+	return k.store.Checkpoint(filepath.Join(directory, k.folder))
 }
 
 func (k *keyedStore) close() error {
@@ -205,32 +206,35 @@ func (k *keyedStore) wakeAt(h *heads) (time.Time, error) {
 // answers false. rest is what follows the time in the key.
 func (k *keyedStore) walk(h *heads, before int64, f func(group int, at int64, rest, value []byte) (more bool, err error)) error {
 	for g := k.first; g < k.end; g++ {
-		if h.min[g] >= before {
-			continue
-		}
-		stopped := false
-		next := never
-		// From where the last walk began, over the graves of what it took only, to the end of the queue.
-		err := k.over.Scan(queueKey(h.kind, g, h.min[g]), queueEnd(h.kind, g), func(key, value []byte) (bool, error) {
-			at := coder.Timestamp(key[3:])
-			if at >= before {
-				next = min(next, at) // not later than what f has been shown: it may have left that where it is
-				return false, nil
-			}
-			next = min(next, at)
-			more, err := f(g, at, key[3+coder.TimestampSize:], value)
-			stopped = !more
-			return more, err
-		})
-		if err != nil {
+		if stopped, err := k.walkGroup(h, g, before, f); stopped || err != nil {
 			return err
-		}
-		h.min[g] = next
-		if stopped {
-			return nil
 		}
 	}
 	return nil
+}
+
+// walkGroup is walk for one key group; stopped is true when f has answered false.
+func (k *keyedStore) walkGroup(h *heads, g int, before int64, f func(group int, at int64, rest, value []byte) (more bool, err error)) (stopped bool, err error) {
+	if h.min[g] >= before {
+		return false, nil
+	}
+	next := never
+	// From where the last walk began, over the graves of what it took only, to the end of the queue.
+	err = k.over.Scan(queueKey(h.kind, g, h.min[g]), queueEnd(h.kind, g), func(key, value []byte) (bool, error) {
+		at := coder.Timestamp(key[3:])
+		if at >= before {
+			next = min(next, at) // not later than what f has been shown: it may have left that where it is
+			return false, nil
+		}
+		next = min(next, at)
+		more, err := f(g, at, key[3+coder.TimestampSize:], value)
+		stopped = !more
+		return more, err
+	})
+	if err == nil {
+		h.min[g] = next
+	}
+	return stopped, err
 }
 
 // head is the earliest time in the queues of a kind; never when they are empty.

@@ -147,7 +147,8 @@ func (b *bundles) resume(ctx context.Context, t times) error {
 	b.asking.Unlock()
 	// What is under way holds the watermark.
 	for _, p := range due {
-		if err := b.process(ctx, p.record); err != nil {
+		// It passed the gate when it came.
+		if err := b.take(ctx, p.record); err != nil {
 			return err
 		}
 	}

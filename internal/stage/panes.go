@@ -24,6 +24,7 @@ type panes struct {
 	keyedStore
 	runner  runner
 	large   largeGroups // nil when the SDK cannot read iterables from state
+	gate    *gate       // nil unless the stage has side inputs
 	machine *grouping.Machine
 	key     *grouping.Key
 	merger  *windowMerger // nil unless an SDK merges the windows
@@ -360,6 +361,16 @@ func (p *panes) move(key []byte, e *grouping.Effect) error {
 // emit makes the record of a pane.
 func (p *panes) emit(ctx context.Context, key []byte, e *grouping.Effect) error {
 	g := groupRecord{large: p.large}
+	if p.gate != nil && p.large != nil {
+		// What has to wait is whole: the values of a large group can be read until its bundle ends.
+		open, err := p.gate.opens(ctx, e.Window)
+		if err != nil {
+			return err
+		}
+		if !open {
+			g.large = nil
+		}
+	}
 	g.begin(p.buf, e, key)
 	bag := p.bag(key, e.Bag)
 	if e.N > 0 {

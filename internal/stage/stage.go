@@ -9,6 +9,7 @@ package stage
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -114,8 +115,11 @@ func Open(s Spec) (Task, error) {
 	if t.intake, err = newIntake(s, t.runner); err != nil {
 		return nil, t.errorf("open", err)
 	}
+	if err := t.newGate(); err != nil {
+		return nil, t.errorf("open", errors.Join(err, t.intake.close()))
+	}
 	if p, ok := t.intake.(*panes); ok && t.stream != nil {
-		p.output = &t.stream.told
+		p.output, p.gate = &t.stream.told, t.stream.gate
 	}
 	return t, nil
 }

@@ -22,6 +22,8 @@ type stateServer struct {
 	views *Views
 	stage *plan.Stage
 	kept  *kept // nil unless the stage has state
+	// frozen is what the bundle under way reads of side inputs, of a streaming plan.
+	frozen *frozenViews
 
 	mu    sync.Mutex
 	next  int
@@ -50,6 +52,19 @@ func (s *stateServer) release() {
 		_ = pages.Close()
 	}
 	s.large = nil
+	s.thawed()
+}
+
+// thaw lets go of the side inputs that a bundle has read.
+func (s *stateServer) thaw() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.thawed()
+}
+
+func (s *stateServer) thawed() {
+	s.views.release(s.frozen)
+	s.frozen = nil
 }
 
 var errReadOnly = errors.New("side inputs and grouped values can only be read")
@@ -66,6 +81,10 @@ func (s *stateServer) answer(_ context.Context, r *fnpb.StateRequest) (*fnpb.Sta
 	if get == nil {
 		return nil, errReadOnly
 	}
+	if i, frozen := s.sideInput(r.GetStateKey()); frozen != nil {
+		answer, err := frozen.read(i, r.GetStateKey(), get.GetContinuationToken())
+		return &fnpb.StateResponse{Response: &fnpb.StateResponse_Get{Get: answer}}, err
+	}
 	page, err := parsePage(get.GetContinuationToken())
 	if err != nil {
 		return nil, err
@@ -79,6 +98,28 @@ func (s *stateServer) answer(_ context.Context, r *fnpb.StateRequest) (*fnpb.Sta
 		answer.ContinuationToken = binary.AppendUvarint(nil, uint64(next))
 	}
 	return &fnpb.StateResponse{Response: &fnpb.StateResponse_Get{Get: answer}}, nil
+}
+
+// sideInput is the side input of a streaming plan that a state key is of, and what the bundle reads of it; nil where the key is
+// of something else.
+func (s *stateServer) sideInput(key *fnpb.StateKey) (int, *frozenViews) {
+	var transform, tag string
+	switch k := key.GetType().(type) {
+	case *fnpb.StateKey_IterableSideInput_:
+		transform, tag = k.IterableSideInput.GetTransformId(), k.IterableSideInput.GetSideInputId()
+	case *fnpb.StateKey_MultimapSideInput_:
+		transform, tag = k.MultimapSideInput.GetTransformId(), k.MultimapSideInput.GetSideInputId()
+	case *fnpb.StateKey_MultimapKeysSideInput_:
+		transform, tag = k.MultimapKeysSideInput.GetTransformId(), k.MultimapKeysSideInput.GetSideInputId()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, in := range s.stage.SideInputs {
+		if in.Transform == transform && in.Tag == tag {
+			return i, s.frozen
+		}
+	}
+	return 0, nil
 }
 
 func parsePage(token []byte) (int64, error) {

@@ -29,6 +29,9 @@ type StreamingTask interface {
 	// and the output watermark told. An engine calls it when nothing more waits for the task, and when a record has waited
 	// for as long as it may; a bundle that is full is finished without it.
 	Flush(ctx context.Context) error
+	// Readable says that another task of the stage on this worker has told the version of the side inputs, which the two
+	// share (StreamingOutput.Readable).
+	Readable(ctx context.Context, version uint64) error
 	// Drain says that the job is to end soon, without losing what it has taken: sources give up what they have not read,
 	// and what waits for processing time does so no longer once the inputs' watermarks are at their end.
 	Drain(ctx context.Context) error
@@ -52,6 +55,9 @@ type StreamingOutput interface {
 	// watermark and of all holds (buffered elements, timers' output timestamps, residuals, bundles under way). It comes
 	// behind all blocks that it is true of, and when these count; it never goes back.
 	Watermark(ctx context.Context, millis int64) error
+	// Readable says that windows of the stage's side inputs have become readable. The engine tells all other tasks of the stage
+	// on this worker (StreamingTask.Readable), by the way by which it brings them the watermarks of side inputs. Versions grow.
+	Readable(ctx context.Context, version uint64) error
 	// WakeAt asks for a Clock at this time or soon after; the latest call counts. The zero time asks for none.
 	WakeAt(at time.Time)
 }
@@ -91,8 +97,10 @@ type stream struct {
 	told  int64     // the output watermark
 	woken time.Time // what WakeAt was told
 	quiet bool
-
-	pushback pushback
+	main  int64 // the main input's watermark; times.input may be behind it
+	ended bool  // the main input has
+	gate  *gate // nil unless the stage has side inputs
+	look  bool  // what waits may pass
 }
 
 var errNotStreaming = errors.New("the plan is not a streaming one")
@@ -105,13 +113,9 @@ func newStream(s Spec) (*stream, error) {
 	if !ok {
 		return nil, errors.New("the engine cannot run streaming plans: its output takes no watermarks")
 	}
-	st := &stream{out: out, told: coder.MinTimestamp, times: times{input: coder.MinTimestamp}}
+	st := &stream{out: out, told: coder.MinTimestamp, main: coder.MinTimestamp, times: times{input: coder.MinTimestamp}}
 	for range s.Stage.SideInputs {
 		st.times.sides = append(st.times.sides, coder.MinTimestamp)
-	}
-	st.pushback = pushback{waits: len(s.Stage.SideInputs), millis: coder.MinTimestamp}
-	if err := st.pushback.restore(s); err != nil {
-		return nil, err
 	}
 	return st, nil
 }
@@ -131,7 +135,7 @@ func (t *task) streaming(ctx context.Context, what string, f func(context.Contex
 
 func (t *task) Watermark(ctx context.Context, input int, millis int64) error {
 	return t.streaming(ctx, "watermark", func(ctx context.Context) error {
-		at := &t.stream.pushback.millis
+		at := &t.stream.main
 		if input != MainInput {
 			if input > len(t.stream.times.sides) {
 				return fmt.Errorf("of input %d, which the stage does not have", input)
@@ -146,32 +150,26 @@ func (t *task) Watermark(ctx context.Context, input int, millis int64) error {
 		}
 		*at = millis
 		if input != MainInput {
-			if released, err := t.sideWatermark(ctx, input-1, millis); err != nil || !released {
+			t.stream.look = true
+			if err := t.fill(ctx, saying, func(l *live) error { return l.watermark(input-1, millis) }); err != nil {
 				return err
 			}
 		}
-		if t.stream.pushback.blocked() {
-			return nil
-		}
-		return t.mainWatermark(ctx, t.stream.pushback.millis)
+		return t.advance(ctx)
 	})
 }
 
-// mainWatermark does what is due by the main input's watermark.
-func (t *task) mainWatermark(ctx context.Context, millis int64) error {
-	if millis == t.stream.times.input {
-		return t.advance(ctx) // a side input's has moved
-	}
-	t.stream.times.input = millis
-	if millis == coder.MaxTimestamp {
-		if err := t.intake.end(ctx); err != nil {
+// Readable implements StreamingTask.
+func (t *task) Readable(ctx context.Context, version uint64) error {
+	return t.streaming(ctx, "side inputs", func(ctx context.Context) error {
+		if t.stream.gate == nil {
+			return errors.New("the stage has none")
+		}
+		if err := t.readable(ctx, version); err != nil {
 			return err
 		}
-		if err := t.runner.cut(ctx); err != nil {
-			return err
-		}
-	}
-	return t.advance(ctx)
+		return t.advance(ctx)
+	})
 }
 
 func (t *task) Clock(ctx context.Context, now time.Time) error {
@@ -180,6 +178,11 @@ func (t *task) Clock(ctx context.Context, now time.Time) error {
 			return fmt.Errorf("it went back from %v to %v", t.stream.times.now, now)
 		}
 		t.stream.times.now = now
+		if t.stream.gate != nil {
+			if err := t.fill(ctx, ticking, (*live).tick); err != nil {
+				return err
+			}
+		}
 		return t.advance(ctx)
 	})
 }
@@ -228,7 +231,13 @@ func (t *task) Snapshot(ctx context.Context, id uint64, directory string) error 
 				return err
 			}
 		}
-		return t.stream.pushback.snapshot(ctx, t.spec.Store, directory)
+		if t.stream.gate == nil {
+			return nil
+		}
+		if err := t.stream.gate.waits.snapshot(directory); err != nil {
+			return err
+		}
+		return t.spec.Views.snapshot(t.spec.Index, directory)
 	})
 }
 
@@ -241,8 +250,32 @@ func (t *task) Committed(ctx context.Context, id uint64) error {
 	})
 }
 
-// advance does what is due.
+// reach is how far event time has come for what the task does: not past elements of a stage with state or timers that wait
+// for a side input, lest timers overtake them.
+func (t *task) reach() {
+	s := t.stream
+	if _, ok := t.intake.(*stateful); ok && s.gate != nil {
+		s.times.input = max(s.times.input, min(s.main, s.gate.waits.hold()))
+		return
+	}
+	s.times.input = s.main
+}
+
+// advance does what is due: what waited for a side input comes first.
 func (t *task) advance(ctx context.Context) error {
+	if err := t.release(ctx); err != nil {
+		return err
+	}
+	if s := t.stream; s.main == coder.MaxTimestamp && !s.ended {
+		s.ended = true
+		if err := t.intake.end(ctx); err != nil {
+			return err
+		}
+		if err := t.runner.cut(ctx); err != nil {
+			return err
+		}
+	}
+	t.reach()
 	if in, ok := t.intake.(timed); ok {
 		if err := in.advance(ctx, t.stream.times); err != nil {
 			return err
@@ -281,6 +314,15 @@ func (t *task) tell(ctx context.Context) error {
 			wake = at
 		}
 	}
+	if s.gate != nil {
+		hold = min(hold, s.gate.waits.hold())
+		if err := s.gate.tell(s.times.now); err != nil {
+			return err
+		}
+		if at := s.gate.wake(); wake.IsZero() || !at.IsZero() && at.Before(wake) {
+			wake = at
+		}
+	}
 	if t.runner.busy() {
 		hold = min(hold, s.told) // what is under way may put out whatever was possible when it came
 	}
@@ -290,9 +332,23 @@ func (t *task) tell(ctx context.Context) error {
 		}
 		s.told = to
 	}
-	if !wake.Equal(s.woken) {
-		s.out.WakeAt(wake)
-		s.woken = wake
+	if err := t.forget(); err != nil {
+		return err
+	}
+	alarm := wake
+	if s.gate != nil {
+		// Others of the stage may need a side input's pane when this task is quiet.
+		at, err := t.spec.Views.wake(t.spec.Index)
+		if err != nil {
+			return err
+		}
+		if alarm.IsZero() || !at.IsZero() && at.Before(alarm) {
+			alarm = at
+		}
+	}
+	if !alarm.Equal(s.woken) {
+		s.out.WakeAt(alarm)
+		s.woken = alarm
 	}
 	if s.told == coder.MaxTimestamp && wake.IsZero() && !s.quiet {
 		s.quiet = true

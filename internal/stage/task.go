@@ -119,14 +119,23 @@ func (t *task) Process(ctx context.Context, from Delivery, block []byte) error {
 		return t.brief("process", func() error { return g.process(ctx, from, block) })
 	}
 	return t.call(ctx, "process", func(ctx context.Context) error {
-		if from.Input != MainInput {
+		if from.Input != MainInput && t.stream == nil {
 			return t.spec.Views.add(from.Input-1, block)
 		}
 		if t.stream == nil {
 			return t.intake.process(ctx, from, block)
 		}
-		if p := &t.stream.pushback; p.blocked() {
-			return p.add(ctx, t.spec.Store, from, block)
+		if from.Input != MainInput {
+			if from.Input > len(t.stream.times.sides) {
+				return fmt.Errorf("a block for input %d, which the stage does not have", from.Input)
+			}
+			if err := t.fill(ctx, bringing, func(l *live) error { return l.add(from.Input-1, block) }); err != nil {
+				return err
+			}
+			if err := t.advance(ctx); err != nil {
+				return err
+			}
+			return t.tell(ctx)
 		}
 		if err := t.intake.process(ctx, from, block); err != nil {
 			return err
@@ -163,10 +172,9 @@ func (t *task) Close() error {
 		return nil
 	}
 	t.closed = true
-	if t.stream != nil {
-		if err := t.stream.pushback.close(); err != nil {
-			return errors.Join(err, t.runner.abandon(), t.intake.close())
-		}
+	err := errors.Join(t.runner.abandon(), t.intake.close())
+	if t.stream != nil && t.stream.gate != nil {
+		err = errors.Join(err, t.stream.gate.waits.close())
 	}
-	return errors.Join(t.runner.abandon(), t.intake.close())
+	return err
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"trestle/internal/beam/coder"
 	"trestle/internal/beam/urn"
@@ -33,7 +34,10 @@ type Views struct {
 	plan   *plan.Plan
 	stage  *plan.Stage
 	store  *shuffle.Store
-	token  []byte // see cacheTokens
+	token  []byte        // see cacheTokens
+	live   *live         // of a streaming plan; nil in others, which have views
+	words  []word        // by side input, of a streaming plan
+	floors atomic.Uint64 // grows when windows of side inputs are forgotten
 	mu     sync.Mutex
 	views  []view
 	ended  []bool
@@ -43,6 +47,12 @@ type Views struct {
 // NewViews makes a stage's side inputs, to be filled by its tasks.
 func NewViews(p *plan.Plan, s *plan.Stage, store *shuffle.Store) (*Views, error) {
 	v := &Views{plan: p, stage: s, store: store, token: []byte(rand.Text()), ended: make([]bool, len(s.SideInputs)), failed: make([]error, len(s.SideInputs))}
+	if p.Streaming && len(s.SideInputs) > 0 {
+		var err error
+		v.words = make([]word, len(s.SideInputs))
+		v.live, err = newLive(p, s)
+		return v, err
+	}
 	for _, in := range s.SideInputs {
 		made, err := newView(p, in, store)
 		if err != nil {
@@ -124,6 +134,14 @@ func (v *Views) Close() error {
 	var errs []error
 	for _, view := range v.views {
 		errs = append(errs, view.close())
+	}
+	if v.live != nil {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		if v.live.current != nil {
+			v.live.current.close()
+		}
+		errs = append(errs, v.live.close())
 	}
 	return errors.Join(errs...)
 }

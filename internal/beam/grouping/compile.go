@@ -109,3 +109,19 @@ func (m *Machine) bounds(w []byte) (end, expiry int64, err error) {
 	}
 	return end, end + m.lateness, nil
 }
+
+// Empty is the time, in milliseconds, such that a window which has not put out a pane has no elements that could have been
+// put out, once the input's watermark is later: its trigger would have fired for them, or it has expired.
+func (m *Machine) Empty(w []byte) (int64, error) {
+	end, expiry, err := m.bounds(w)
+	if err != nil {
+		return 0, err
+	}
+	return min(max(m.trigger.Certain(end), end), expiry), nil
+}
+
+// End is the window's last millisecond.
+func (m *Machine) End(w []byte) (int64, error) {
+	end, _, err := m.bounds(w)
+	return end, err
+}

@@ -3,6 +3,7 @@ package trigger
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -94,6 +95,40 @@ func (m *Machine) String() string { return m.text }
 // FinishedByClock tells whether it may be the clock that finishes the trigger, instead of elements and watermarks
 // alone. What comes after that is not to be dropped, since whether it does would be a race between element and clock.
 func (m *Machine) FinishedByClock() bool { return m.byClock }
+
+// Certain is the time, in milliseconds, such that a window which ends at end and has elements is certain to have fired once the
+// watermark is later: Forever when it may never fire. (Trigger.getWatermarkThatGuaranteesFiring in Beam's Java SDK.)
+func (m *Machine) Certain(end int64) int64 { return m.root.certain(end) }
+
+func (n *node) certain(end int64) int64 {
+	switch n.kind {
+	case always:
+		return math.MinInt64
+	case byDefault, endOfWindow:
+		return end
+	case all:
+		latest := int64(math.MinInt64)
+		for _, s := range n.subs {
+			latest = max(latest, s.certain(end))
+		}
+		return latest
+	case some, orFinally:
+		earliest := Forever
+		for _, s := range n.subs {
+			earliest = min(earliest, s.certain(end))
+		}
+		return earliest
+	case each, repeat:
+		return n.subs[0].certain(end)
+	case count:
+		if n.n == 1 {
+			return math.MinInt64 // the first element fires
+		}
+		return Forever
+	default: // by the clock, or never
+		return Forever
+	}
+}
 
 // MayBeEarly tells whether the trigger may be ready before the end of its window has passed.
 func (m *Machine) MayBeEarly() bool { return m.root.mayBeEarly() }

@@ -15,6 +15,8 @@ import (
 type Options struct {
 	// Apart gives each transform of an SDK's a stage of its own.
 	Apart bool
+	// Streaming is set when side inputs become readable window by window, while the main input comes: see windowed.
+	Streaming bool
 }
 
 // Stage is a set of transforms that run together. It is made by the fusion only; Result's readers do not change it.
@@ -152,8 +154,24 @@ func (b *builder) mustLeave(n *graph.Node, s *Stage, awaited map[*Stage]string) 
 	if env := n.Proto.GetEnvironmentId(); env != s.Environment {
 		return fmt.Sprintf("different environments: %s and %s", s.Environment, env)
 	}
+	if tag := b.windowed(n); tag != "" {
+		return fmt.Sprintf("side input %s is read by window: elements wait before the transform until their window can be read", tag)
+	}
 	if tag, waits := awaited[s]; waits {
 		return fmt.Sprintf("side input %s depends on the stage that makes the main input", tag)
+	}
+	return ""
+}
+
+// windowed is the local name of a side input of n's that has more windows than the global one, in a streaming plan. Whether an
+// element can be processed then follows from its window, which the runner sees at the mouth of a stage only. "" stands for none.
+func (b *builder) windowed(n *graph.Node) string {
+	c := b.g.Components
+	for _, side := range n.Sides {
+		ws := c.GetWindowingStrategies()[c.GetPcollections()[side.PCollection].GetWindowingStrategyId()]
+		if b.o.Streaming && c.GetCoders()[ws.GetWindowCoderId()].GetSpec().GetUrn() != urn.CoderGlobalWindow {
+			return side.Tag
+		}
 	}
 	return ""
 }

@@ -45,6 +45,7 @@ type output struct {
 	quiet      bool
 	watermarks []int64
 	wake       time.Time
+	versions   []uint64
 }
 
 func (o *output) Emit(ctx context.Context, exchange, keyGroup int, data []byte) error {
@@ -97,6 +98,12 @@ func (o *output) Watermark(_ context.Context, millis int64) error {
 		}
 		o.watermarks = append(o.watermarks, millis)
 	})
+	return nil
+}
+
+// Readable implements stage.StreamingOutput.
+func (o *output) Readable(_ context.Context, version uint64) error {
+	o.note("readable", func() { o.versions = append(o.versions, version) })
 	return nil
 }
 

@@ -23,6 +23,7 @@ const (
 	tick                  // processing time has come to a point
 	drain                 // sources are to give up what they have not read
 	barrier               // of a snapshot, whose number is in millis, from a sender; from nobody for tasks without any
+	readable              // windows of side inputs have become readable, as of a version that is in millis
 	committed             // a snapshot, whose number is in millis, is safe
 )
 
@@ -33,7 +34,7 @@ type event struct {
 	sender int
 	// keyGroup is of a block for a keyed input.
 	keyGroup int
-	// millis is a watermark, or the number of a snapshot.
+	// millis is a watermark, the number of a snapshot, or a version of side inputs.
 	millis int64
 	// records are shared with the inbox's memory.
 	records []byte

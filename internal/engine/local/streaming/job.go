@@ -126,9 +126,6 @@ func (j *Job) Close() error {
 			if t.aside != nil {
 				errs = append(errs, t.aside.Close())
 			}
-			for _, log := range t.sides {
-				errs = append(errs, log.close())
-			}
 		}
 	}
 	return errors.Join(errs...)

@@ -15,7 +15,7 @@ import (
 )
 
 // manifestVersion is the format of a snapshot (docs/formats/snapshot.md).
-const manifestVersion = 2
+const manifestVersion = 3
 
 // engineName is the engine whose snapshots these are.
 const engineName = "local"
@@ -39,8 +39,6 @@ type manifest struct {
 type taskPart struct {
 	// Slots are its senders, in the order of its slots.
 	Slots []slotPart `json:"slots"`
-	// Sides are how much of each side input's log belongs to the snapshot.
-	Sides []fileSum `json:"sides,omitempty"`
 	// Metrics is what the task's bundles have measured since the job began: a MetricResults of Beam's.
 	Metrics []byte `json:"metrics,omitempty"`
 }
@@ -135,11 +133,6 @@ func (m *manifest) check() error {
 		}
 	}
 	for name, t := range m.Tasks {
-		for i, f := range t.Sides {
-			if f.Size < 0 || m.Files[path.Join(name, sideName(i))] != f {
-				return fmt.Errorf("%s: side input %d of %q is not among its files: %w", manifestName, i, name, errDamaged)
-			}
-		}
 		for _, s := range t.Slots {
 			if s.Input < 0 {
 				return fmt.Errorf("%s: a sender to input %d of %q: %w", manifestName, s.Input, name, errDamaged)
@@ -178,5 +171,3 @@ func (m *manifest) tasks(stage int) int {
 func taskName(stage, index int) string { return fmt.Sprintf("%d-%d", stage, index) }
 
 func (t *task) name() string { return taskName(t.stage.plan.Index, t.index) }
-
-func sideName(i int) string { return fmt.Sprintf("side-%d", i) }

@@ -110,9 +110,6 @@ func (j *Job) parts(s, index, parallelism int) []stage.Restore {
 
 // goOn gives a task what the engine has kept of it.
 func (j *Job) goOn(t *task) error {
-	if err := t.openSides(); err != nil {
-		return t.errorf("open", err)
-	}
 	if j.from == nil {
 		return nil
 	}
@@ -139,9 +136,6 @@ func (j *Job) goOn(t *task) error {
 				}
 			}
 		}
-	}
-	if t.index == 0 {
-		t.restored = j.from.Tasks[taskName(s, 0)]
 	}
 	for k := t.index; k < had; k += len(t.stage.tasks) {
 		var was jobpb.MetricResults

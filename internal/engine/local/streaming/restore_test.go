@@ -229,10 +229,10 @@ func TestForeignSnapshot(t *testing.T) {
 		name, says string
 		harm       func(folder string)
 	}{
-		{"a later format", "format 3, this version of Trestle reads 2", func(folder string) {
-			rewrite(t, folder, 3, func(*manifest) {})
+		{"a later format", "format 4, this version of Trestle reads 3", func(folder string) {
+			rewrite(t, folder, 4, func(*manifest) {})
 		}},
-		{"the first format", "format 1, this version of Trestle reads 2", func(folder string) {
+		{"the first format", "format 1, this version of Trestle reads 3", func(folder string) {
 			text := "0a1b2c3d\n" + `{"version":1,"digest":"x"}`
 			if err := os.WriteFile(filepath.Join(folder, manifestName), []byte(text), 0o600); err != nil {
 				t.Fatal(err)
@@ -250,8 +250,8 @@ func TestForeignSnapshot(t *testing.T) {
 		{"another number", "it says that it is number 1", func(folder string) {
 			rewrite(t, folder, manifestVersion, func(m *manifest) { m.Number = 1 })
 		}},
-		{"a later format of a task's part", "format 2, this version of Trestle reads 1", func(folder string) {
-			text := []byte("trestle task 2\n")
+		{"a later format of a task's part", "format 3, this version of Trestle reads 2", func(folder string) {
+			text := []byte("trestle task 3\n")
 			if err := os.WriteFile(filepath.Join(folder, "2-0", "format"), text, 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -276,7 +276,7 @@ func TestForeignSnapshot(t *testing.T) {
 func FuzzManifest(f *testing.F) {
 	m := manifest{
 		Engine: engineName, Number: 3, Digest: "d", Parallelism: 2, KeyGroups: 128,
-		Tasks: map[string]taskPart{"0-0": {Slots: []slotPart{{0, -5}}, Sides: []fileSum{{3, "abc"}}, Metrics: []byte("x")}},
+		Tasks: map[string]taskPart{"0-0": {Slots: []slotPart{{0, -5}}, Metrics: []byte("x")}},
 		Files: map[string]fileSum{"0-0/side-0": {3, "abc"}, "0-0/store/1.sst": {9, "d"}},
 	}
 	b, err := m.encode()

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -89,13 +88,7 @@ func (j *Job) takeSnapshot(ctx context.Context) error {
 
 // finish makes a snapshot of a folder that has all parts.
 func (j *Job) finish(folder string, m manifest, began time.Time) error {
-	logs := map[string]fileSum{}
-	for name, part := range m.Tasks {
-		for i, sum := range part.Sides {
-			logs[path.Join(name, sideName(i))] = sum
-		}
-	}
-	now, written, err := j.sums.of(folder, logs)
+	now, written, err := j.sums.of(folder)
 	if err != nil {
 		return err
 	}
@@ -200,12 +193,6 @@ func (t *task) barrier(ctx context.Context, e event) error {
 	for _, s := range t.slots {
 		part.Slots = append(part.Slots, slotPart{s.input, s.millis})
 	}
-	for i, log := range t.sides {
-		if err := os.Link(log.path, filepath.Join(folder, sideName(i))); err != nil {
-			return t.errorf("snapshot", err)
-		}
-		part.Sides = append(part.Sides, log.sum())
-	}
 	if err := t.passOn(ctx, e); err != nil {
 		return t.errorf("snapshot", err)
 	}
@@ -245,7 +232,7 @@ func (t *task) passOn(ctx context.Context, e event) error {
 
 // waits tells whether an event has to wait until the barrier has come from all senders.
 func (t *task) waits(e event) bool {
-	return t.passed != nil && (e.kind == block || e.kind == watermark) && t.passed[e.sender]
+	return t.passed != nil && (e.kind == block || e.kind == watermark || e.kind == readable) && t.passed[e.sender]
 }
 
 // putAside keeps an event that waits.

@@ -19,15 +19,10 @@ type summed struct {
 	sum  fileSum
 }
 
-// of sums up all files below a folder; known are those whose sums are known otherwise, by their path there. written is how many
-// bytes lie in files that the last snapshot did not have.
-func (s sums) of(folder string, known map[string]fileSum) (now sums, written int64, err error) {
+// of sums up all files below a folder. written is how many bytes lie in files that the last snapshot did not have.
+func (s sums) of(folder string) (now sums, written int64, err error) {
 	now = sums{}
 	err = eachFile(folder, func(name string, info os.FileInfo) error {
-		if sum, ok := known[name]; ok {
-			now[name] = summed{info, sum}
-			return nil
-		}
 		was, had := s[name]
 		if had && os.SameFile(was.info, info) && was.info.Size() == info.Size() && was.info.ModTime().Equal(info.ModTime()) {
 			now[name] = was
@@ -77,12 +72,6 @@ func sumFile(path string, size int64) (sum fileSum, err error) {
 // verify tells whether the files of a snapshot are those that its manifest has. The error is an errDamaged, or that of reading
 // them.
 func (m *manifest) verify(folder string) error {
-	growing := map[string]bool{}
-	for name, t := range m.Tasks {
-		for i := range t.Sides {
-			growing[name+"/"+sideName(i)] = true
-		}
-	}
 	found := 0
 	err := eachFile(folder, func(name string, info os.FileInfo) error {
 		if name == manifestName {
@@ -92,7 +81,7 @@ func (m *manifest) verify(folder string) error {
 		switch {
 		case !ok:
 			return fmt.Errorf("%s is not in its manifest: %w", name, errDamaged)
-		case info.Size() < want.Size || info.Size() > want.Size && !growing[name]:
+		case info.Size() != want.Size:
 			return fmt.Errorf("%s has %d bytes, where it had %d: %w", name, info.Size(), want.Size, errDamaged)
 		}
 		found++

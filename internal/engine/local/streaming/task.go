@@ -50,9 +50,6 @@ type task struct {
 	// Of a snapshot that is being taken: the slots by which its barrier has come, and what came by them after it.
 	passed map[int]bool
 	aside  *shuffle.Spool
-	// Of snapshots: the side inputs' logs, and what the task goes on from.
-	sides    []*sideLog
-	restored taskPart
 
 	began atomic.Int64 // when the call under way began, in nanoseconds; 0 when none is
 
@@ -160,9 +157,6 @@ func (t *task) begin(ctx context.Context) error {
 	if err := t.tick(ctx); err != nil {
 		return err
 	}
-	if err := t.restoreSides(ctx); err != nil {
-		return err
-	}
 	for input := len(t.told) - 1; input >= 0; input-- { // side inputs first
 		if err := t.watermark(ctx, input); err != nil {
 			return err
@@ -254,11 +248,6 @@ func (t *task) handle(ctx context.Context, e event) error {
 			}
 		}
 		t.happened()
-		if side := t.slots[e.sender].input - 1; side >= 0 && t.sides != nil {
-			if err := t.sides[side].add(e.records); err != nil {
-				return t.errorf("keep a side input", err)
-			}
-		}
 		return t.call(func() error {
 			return t.task.Process(ctx, stage.Delivery{Input: t.slots[e.sender].input, KeyGroup: e.keyGroup}, e.records)
 		})
@@ -272,6 +261,12 @@ func (t *task) handle(ctx context.Context, e event) error {
 	case drain:
 		t.happened()
 		return t.call(func() error { return t.task.Drain(ctx) })
+	case readable:
+		if err := t.room(ctx); err != nil {
+			return err
+		}
+		t.happened()
+		return t.call(func() error { return t.task.Readable(ctx, uint64(e.millis)) })
 	case barrier:
 		return t.barrier(ctx, e)
 	case committed:
@@ -382,6 +377,18 @@ func (t *task) Watermark(ctx context.Context, millis int64) error {
 			if err != nil {
 				return err
 			}
+		}
+	}
+	return nil
+}
+
+// Readable tells the stage's other tasks what has become readable of the side inputs that they share, by the way of the first
+// side input's watermark (see connect).
+func (t *task) Readable(ctx context.Context, version uint64) error {
+	for _, other := range t.stage.tasks[1:] {
+		e := event{kind: readable, sender: 0, millis: int64(version)}
+		if _, err := other.inbox.put(ctx, 0, e, nil); err != nil {
+			return t.errorf("side inputs", err)
 		}
 	}
 	return nil
