@@ -15,14 +15,7 @@ import (
 // describe makes what the harness is told to run (ProcessBundleDescriptor in beam_fn_api.proto): the stage's transforms
 // between a source and its sinks, with everything that they refer to, and no composites.
 func (a *assembly) describe(s *Stage) {
-	d := &descriptor{assembly: a, out: &fnpb.ProcessBundleDescriptor{
-		Id:                  fmt.Sprintf("stage-%d", s.Index),
-		Transforms:          map[string]*pipepb.PTransform{},
-		Pcollections:        map[string]*pipepb.PCollection{},
-		WindowingStrategies: map[string]*pipepb.WindowingStrategy{},
-		Coders:              map[string]*pipepb.Coder{},
-		Environments:        map[string]*pipepb.Environment{},
-	}}
+	d := &descriptor{assembly: a, out: emptyDescriptor(fmt.Sprintf("stage-%d", s.Index))}
 	d.environment(s.Environment)
 	for _, id := range s.Transforms {
 		d.transform(id, s.Environment)
@@ -46,6 +39,7 @@ func (a *assembly) describe(s *Stage) {
 		d.boundary(side.PCollection, side.Coder)
 	}
 	s.Descriptor = d.out
+	s.Input.Truncation = a.truncation(s)
 }
 
 // inside is the windowed coder that the stage's transforms see their input in. It is the wire's, but for groups that may

@@ -86,6 +86,9 @@ type Input struct {
 	// Splittable is set when the input's consumer is a splittable DoFn's process step: elements may be split
 	// while they run and come back as residuals.
 	Splittable bool
+	// Truncation is how restrictions are cut short when a streaming plan is drained; nil where the input is not splittable,
+	// or its SDK does not know the step.
+	Truncation *Truncation
 }
 
 // Grouping is what a GroupByKey at a stage's mouth needs to know.
@@ -144,6 +147,16 @@ type Merging struct {
 	// Input and Output are the ids, in Coders, of the windowed-value coders at the ends. Output's elements are
 	// KV<nonce, KV<Iterable<unmerged window>, Iterable<KV<merged window, Iterable<window that went into it>>>>>.
 	Input, Output string
+}
+
+// Truncation is how an SDK is asked what is left to do of the restrictions of a splittable DoFn when its job is drained
+// (TRUNCATE_SIZED_RESTRICTION in StandardPTransforms of beam_runner_api.proto): a bundle of its own. Records have the coder
+// of the stage's input at both ends; a restriction of which nothing is left has none.
+type Truncation struct {
+	// Descriptor is like a stage's.
+	Descriptor *fnpb.ProcessBundleDescriptor
+	// Source and Sink are the ids of its ends.
+	Source, Sink string
 }
 
 // SideInput is a PCollection that a transform of the stage reads as a side input.

@@ -92,8 +92,16 @@ func (b *bundles) process(ctx context.Context, records []byte) error {
 	return b.take(ctx, records)
 }
 
-// take has records processed.
+// take has records processed that have just come; in a job that is being drained, once they are truncated.
 func (b *bundles) take(ctx context.Context, records []byte) error {
+	if b.later != nil && b.later.draining {
+		return b.putOffWhole(records)
+	}
+	return b.add(ctx, records)
+}
+
+// add makes records a part of the bundle under way.
+func (b *bundles) add(ctx context.Context, records []byte) error {
 	if len(records) == 0 {
 		return nil // a bundle of nothing would never end: it has no input to travel in its instruction
 	}
@@ -135,15 +143,8 @@ func (b *bundles) begin(ctx context.Context, embed bool) error {
 	if b.open != nil {
 		return nil
 	}
-	if b.session == nil {
-		session, err := b.spec.Harness(ctx)
-		if err != nil {
-			return err
-		}
-		if b.descriptor, err = session.AddDescriptor(b.spec.Stage.Descriptor); err != nil {
-			return err
-		}
-		b.session = session
+	if err := b.connect(ctx); err != nil {
+		return err
 	}
 	sinks := make([]string, 0, len(b.sinks))
 	for sink := range b.sinks {
@@ -188,6 +189,22 @@ func (b *bundles) begin(ctx context.Context, embed bool) error {
 			}
 		}
 	}
+	return nil
+}
+
+// connect sees to it that there is a harness that knows the stage.
+func (b *bundles) connect(ctx context.Context) error {
+	if b.session != nil {
+		return nil
+	}
+	session, err := b.spec.Harness(ctx)
+	if err != nil {
+		return err
+	}
+	if b.descriptor, err = session.AddDescriptor(b.spec.Stage.Descriptor); err != nil {
+		return err
+	}
+	b.session = session
 	return nil
 }
 

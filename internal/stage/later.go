@@ -71,6 +71,8 @@ type later struct {
 	waiting []putOff
 	split   []putOff // given back by the bundle under way, on request; guarded by bundles.asking
 	running []putOff // what the bundle under way resumes; guarded by bundles.asking
+	// draining says that the job is being drained: only what has been truncated is processed any more.
+	draining bool
 }
 
 // putOff is a part of an element.
@@ -80,8 +82,10 @@ type putOff struct {
 	due    time.Time     // of what waits
 	// hold is a lower bound of the timestamps that it puts out; coder.MinTimestamp when the SDK did not say.
 	hold int64
-	// unbounded tells that it may never come to an end by itself: a drain drops it.
+	// unbounded tells that it may never come to an end by itself: a drain drops it, unless the SDK truncates it.
 	unbounded bool
+	// truncated tells that a drain has made it as short as it is going to be.
+	truncated bool
 }
 
 // newLater is for a stage with a splittable DoFn at its mouth.
@@ -123,23 +127,21 @@ func (b *bundles) putOff(parts ...putOff) { b.later.fresh = append(b.later.fresh
 func (b *bundles) resume(ctx context.Context, t times) error {
 	l := b.later
 	l.now = t.now
-	for _, p := range l.fresh {
-		p.due = l.now.Add(p.delay)
-		l.waiting = append(l.waiting, p)
+	if t.draining {
+		if err := b.drain(ctx); err != nil {
+			return err
+		}
 	}
-	l.fresh = nil
+	l.dated()
 	var due, rest []putOff
 	for _, p := range l.waiting {
-		switch {
-		case t.draining && p.unbounded: // it gives up what it has not read
-		case t.draining || !p.due.After(l.now):
-			due = append(due, p)
-		default:
+		if p.due.After(l.now) {
 			rest = append(rest, p)
+		} else {
+			due = append(due, p)
 		}
 	}
 	if len(due) == 0 {
-		l.waiting = rest
 		return nil
 	}
 	b.asking.Lock()
@@ -148,12 +150,21 @@ func (b *bundles) resume(ctx context.Context, t times) error {
 	// What is under way holds the watermark.
 	for _, p := range due {
 		// It passed the gate when it came.
-		if err := b.take(ctx, p.record); err != nil {
+		if err := b.add(ctx, p.record); err != nil {
 			return err
 		}
 	}
 	l.waiting = rest
 	return b.cut(ctx)
+}
+
+// dated gives what is fresh the time at which it is due.
+func (l *later) dated() {
+	for _, p := range l.fresh {
+		p.due = l.now.Add(p.delay)
+		l.waiting = append(l.waiting, p)
+	}
+	l.fresh = nil
 }
 
 // hold is the earliest timestamp of what may come out of what is put off.
@@ -227,6 +238,10 @@ func (b *bundles) takeBack(roots []*fnpb.DelayedBundleApplication) error {
 		}
 		b.putOff(b.later.part(r))
 	}
+	for i := range b.later.fresh {
+		// Whatever bundle ends while the job is drained had truncated restrictions, and so are their parts.
+		b.later.fresh[i].truncated = b.later.fresh[i].truncated || b.later.draining
+	}
 	return nil
 }
 
@@ -246,7 +261,7 @@ func (l *later) snapshot(directory string) error {
 				}
 				b := binary.AppendVarint(nil, p.due.UnixNano())
 				b = binary.AppendVarint(b, p.hold)
-				b = append(b, boolByte(p.unbounded))
+				b = append(b, boolByte(p.unbounded)|boolByte(p.truncated)<<1)
 				if err := add(append(b, p.record...)); err != nil {
 					return err
 				}
@@ -278,11 +293,11 @@ func (l *later) restore(s Spec) error {
 func (l *later) take(b []byte) error {
 	due, n := binary.Varint(b)
 	hold, m := binary.Varint(b[max(n, 0):])
-	if n <= 0 || m <= 0 || len(b) < n+m+1 || b[n+m] > 1 {
+	if n <= 0 || m <= 0 || len(b) < n+m+1 || b[n+m] > 3 {
 		return fmt.Errorf("a part of an element: %w", errSnapshotFormat)
 	}
 	l.waiting = append(l.waiting, putOff{
-		record: b[n+m+1:], due: time.Unix(0, due), hold: hold, unbounded: b[n+m] == 1,
+		record: b[n+m+1:], due: time.Unix(0, due), hold: hold, unbounded: b[n+m]&1 != 0, truncated: b[n+m]&2 != 0,
 	})
 	return nil
 }

@@ -257,9 +257,14 @@ func (s *stateful) step(ctx context.Context, before, now int64, ended bool) (did
 		return true, s.runner.fire(ctx, due, nil)
 	}
 	if ended {
-		// At the end of all input, windows end when the last timer has fired.
-		if at, err := k.head(k.clocks); err != nil || at != never {
+		// At the end of all input, what lasts until then ends when the last timer has fired. A window that was over before
+		// takes its processing-time timers along, as it does at any other time.
+		at, err := k.head(k.clocks)
+		if err != nil {
 			return false, err
+		}
+		if at != never {
+			before = min(before, coder.EndOfGlobalWindow)
 		}
 	}
 	windows, err := k.expired(before)

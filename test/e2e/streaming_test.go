@@ -42,8 +42,13 @@ func (*endless) SplitRestriction(_ int, r offsetrange.Restriction) []offsetrange
 func (*endless) RestrictionSize(_ int, r offsetrange.Restriction) float64 { return r.Size() }
 
 func (*endless) CreateTracker(r offsetrange.Restriction) *sdf.LockRTracker {
-	return sdf.NewLockRTracker(offsetrange.NewTracker(r))
+	return sdf.NewLockRTracker(unbounded{offsetrange.NewTracker(r)})
 }
+
+// unbounded is the tracker of a restriction that nobody waits for the end of: a drain ends it.
+type unbounded struct{ *offsetrange.Tracker }
+
+func (unbounded) IsBounded() bool { return false }
 
 func (*endless) ProcessElement(rt *sdf.LockRTracker, _ int, emit func(int)) sdf.ProcessContinuation {
 	r := rt.GetRestriction().(offsetrange.Restriction)
@@ -77,13 +82,19 @@ func countSeen(n int) int {
 // startEndless runs endless until 500 numbers have come out.
 func startEndless(t *testing.T, s *server.Server) (jobpb.JobServiceClient, string) {
 	t.Helper()
+	return startSource(t, s, &endless{})
+}
+
+// startSource runs a source that counts, until 500 numbers have come out.
+func startSource(t *testing.T, s *server.Server, source any) (jobpb.JobServiceClient, string) {
+	t.Helper()
 	seen.count.Store(0)
 	seen.wrong.Store(0)
 	seen.enough = make(chan struct{})
 	seen.over.Store(false)
 	t.Cleanup(func() { seen.over.Store(true) })
 	p, scope := beam.NewPipelineWithRoot()
-	numbers := beam.ParDo(scope, &endless{}, beam.Create(scope, 1))
+	numbers := beam.ParDo(scope, source, beam.Create(scope, 1))
 	beam.ParDo(scope, countSeen, beam.Reshuffle(scope, numbers))
 	client := jobs(t, s)
 	id := submitPipeline(t, client, portable(t, p))

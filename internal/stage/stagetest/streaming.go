@@ -41,6 +41,7 @@ var streamingCases = []testCase{
 	{"a processing-time timer wakes the task, and fires when it is time", processingTimerWakes},
 	{"a timer that is set for a time that has come fires at once", timerDueAtOnce},
 	{"at the end of input a task is quiet when its last timer has fired", quietAfterTimers},
+	{"a window that is over at the end of input takes its processing-time timers along", windowTakesTimers},
 	{"drained, a task waits for no clock", drainedTimers},
 	{"what is kept of a window goes when it is over, and who comes later is dropped", windowIsOver},
 	{"a group goes out when its window is over", paneOnTime},
@@ -232,6 +233,21 @@ func quietAfterTimers(t *testing.T, open Open) {
 	r.want("a@1000")
 	r.told(coder.MaxTimestamp)
 	r.quiet(true)
+}
+
+func windowTakesTimers(t *testing.T, open Open) {
+	h := &history{windowSize: len(interval(0, 10)), onTimer: putOut, onElement: func(b *sdk.Bundle, e sdk.Element, key, _ string) error {
+		return b.SetTimers(timersOf(timer{key: key, fires: 1000, window: e.Windows}))
+	}}
+	r := start(t, open, setup{pipeline: keptStream("fixed", "timers=processing"), script: h.script})
+	r.clock(500)
+	r.group(windowedRecord(nil, 1, interval(0, 10), "a", "x"))
+	r.watermark(9)
+	r.quiet(false)
+	r.watermark(coder.MaxTimestamp)
+	r.quiet(true)
+	r.clock(2000)
+	r.want("")
 }
 
 func drainedTimers(t *testing.T, open Open) {

@@ -1,0 +1,145 @@
+package stage
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+
+	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
+
+	"trestle/internal/beam/coder"
+	"trestle/internal/fnapi"
+)
+
+// drain truncates what has been put off, and what arrived since: a splittable DoFn says of each restriction what is still
+// to be done of it before its job ends. A DoFn that says nothing has its bounded restrictions done, and its unbounded ones
+// given up, which SDKs do of themselves; where one does not know the step, the runner does.
+func (b *bundles) drain(ctx context.Context) error {
+	l := b.later
+	if !l.draining {
+		// What is under way was not truncated.
+		if err := b.cut(ctx); err != nil {
+			return err
+		}
+		l.draining = true
+	}
+	l.dated()
+	var done, todo []putOff
+	for _, p := range l.waiting {
+		if p.truncated {
+			done = append(done, p)
+		} else {
+			todo = append(todo, p)
+		}
+	}
+	if len(todo) == 0 {
+		return nil
+	}
+	if b.spec.Stage.Input.Truncation == nil {
+		for _, p := range todo {
+			if p.unbounded {
+				continue
+			}
+			p.truncated, p.due = true, l.now
+			done = append(done, p)
+		}
+		l.waiting = done
+		return nil
+	}
+	hold := coder.MaxTimestamp
+	for _, p := range todo {
+		hold = min(hold, p.hold)
+	}
+	records, err := b.truncate(ctx, todo)
+	if err != nil {
+		return err
+	}
+	for _, r := range records {
+		// Which restriction it was made of is not told.
+		done = append(done, putOff{record: r, due: l.now, hold: hold, truncated: true})
+	}
+	l.waiting = done
+	return nil
+}
+
+// putOffWhole puts off records that were not begun.
+func (b *bundles) putOffWhole(records []byte) error {
+	return b.eachRestriction(records, func(header coder.Header, record []byte) {
+		b.putOff(putOff{record: bytes.Clone(record), hold: header.Timestamp, unbounded: b.later.endless})
+	})
+}
+
+// eachRestriction calls f with each record of the stage's input, which is the caller's.
+func (b *bundles) eachRestriction(records []byte, f func(coder.Header, []byte)) error {
+	for len(records) > 0 {
+		header, size, err := b.splits.Record(records)
+		if err != nil {
+			return fmt.Errorf("restriction of a splittable DoFn: %w", err)
+		}
+		f(header, records[:size])
+		records = records[size:]
+	}
+	return nil
+}
+
+// truncate has restrictions truncated. A bundle that fails is tried again, as all are.
+func (b *bundles) truncate(ctx context.Context, parts []putOff) ([][]byte, error) {
+	var t tries
+	for {
+		records, err := b.askTruncated(ctx, parts)
+		if err == nil {
+			return records, nil
+		}
+		err = fmt.Errorf("truncate restrictions: %w", err)
+		t.made++
+		if !t.mendable(ctx, err, b.spec.Attempts, b.session) {
+			return nil, err
+		}
+		if b.session != nil && b.session.Err() != nil {
+			b.session = nil
+		}
+		b.spec.Out.Message(jobpb.JobMessage_JOB_MESSAGE_WARNING, fmt.Sprintf("attempt %d of %d at truncating the restrictions of stage %q failed, and is repeated:\n%s",
+			t.made, b.spec.Attempts, b.spec.Stage.Name, Describe(b.spec.Plan, err)))
+	}
+}
+
+// askTruncated asks once.
+func (b *bundles) askTruncated(ctx context.Context, parts []putOff) (records [][]byte, err error) {
+	defer b.state.release()
+	if err := b.connect(ctx); err != nil {
+		return nil, err
+	}
+	step := b.spec.Stage.Input.Truncation
+	descriptor, err := b.session.AddDescriptor(step.Descriptor)
+	if err != nil {
+		return nil, err
+	}
+	bundle, err := b.session.StartBundle(ctx, fnapi.BundleSpec{
+		Descriptor: descriptor,
+		Source:     step.Source,
+		Sinks:      []string{step.Sink},
+		Receive: func(_ context.Context, _ string, data []byte) error {
+			return asOwn(b.eachRestriction(data, func(_ coder.Header, record []byte) {
+				records = append(records, bytes.Clone(record))
+			}))
+		},
+		State:       b.state.answer,
+		CacheTokens: b.tokens,
+	})
+	if err != nil {
+		return nil, err
+	}
+	all := make([][]byte, len(parts))
+	for i, p := range parts {
+		all[i] = p.record
+	}
+	if err := bundle.End(step.Source, slices.Concat(all...)); err != nil {
+		bundle.Abort(err)
+		return nil, err
+	}
+	if _, err := bundle.Wait(); err != nil {
+		return nil, err
+	}
+	return records, nil
+}
