@@ -37,6 +37,7 @@ type panes struct {
 	packs  []pack // of the key whose effects are carried out
 	buf    []byte // records that go to the harness next
 	taken  int    // bytes of the bundle under way
+	drops  drops
 }
 
 // ofKey is the elements of one key that are taken up together.
@@ -49,7 +50,7 @@ type ofKey struct {
 func newPanes(s Spec, r runner) (*panes, error) {
 	g := s.Stage.Input.Group
 	in := &panes{
-		keyedStore: newKeyedStore(s), runner: r,
+		keyedStore: newKeyedStore(s), runner: r, drops: drops{transform: g.Transform},
 		now: grouping.Now{Input: coder.MinTimestamp, Output: coder.MinTimestamp, Processing: coder.MinTimestamp},
 	}
 	in.events, in.clocks, in.holds = in.queue(kindEvent), in.queue(kindClock), in.queue(kindHold)
@@ -250,7 +251,11 @@ func (p *panes) carryOut(ctx context.Context, key []byte, values [][]byte, effec
 		case grouping.Forget:
 			p.over.Delete(p.window(key, e.Window))
 		case grouping.Drop:
-			p.spec.Log.Debug("an element was dropped: its window is over", "group", p.spec.Stage.Input.Group.Transform, "late", e.Dropped == grouping.Late)
+			if e.Dropped == grouping.Late {
+				p.drops.late++
+			} else {
+				p.drops.closed++
+			}
 		}
 	}
 	p.unpack(key)
@@ -484,6 +489,8 @@ func (p *panes) wakeDue(ctx context.Context, h *heads, until int64) (did bool, e
 	}
 	return len(due) > 0, nil
 }
+
+func (p *panes) dropped() *drops { return &p.drops }
 
 func (p *panes) hold() (int64, error) { return p.head(p.holds) }
 

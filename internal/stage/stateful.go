@@ -26,6 +26,7 @@ type stateful struct {
 	buf     []byte
 	taken   int // bytes of the bundle under way
 	reached int64
+	drops   drops
 }
 
 func newStateful(s Spec, r runner) (*stateful, error) {
@@ -33,7 +34,7 @@ func newStateful(s Spec, r runner) (*stateful, error) {
 	if !ok {
 		return nil, errors.New("a stage with state has no environment")
 	}
-	in := &stateful{spec: s, state: s.Stage.Input.State, runner: b, reached: coder.MinTimestamp}
+	in := &stateful{spec: s, state: s.Stage.Input.State, runner: b, reached: coder.MinTimestamp, drops: drops{transform: s.Stage.Input.State.Transform}}
 	var err error
 	if in.kept, err = newKept(s); err != nil {
 		return nil, err
@@ -57,8 +58,12 @@ func (s *stateful) process(ctx context.Context, from Delivery, block []byte) err
 	}
 	err := shuffle.EachEntry(block, func(e shuffle.Entry) error {
 		late, err := s.late(e)
-		if err != nil || late {
+		if err != nil {
 			return err
+		}
+		if late {
+			s.drops.late++
+			return nil
 		}
 		return s.take(ctx, e)
 	})
@@ -300,6 +305,8 @@ func (s *stateful) release(ctx context.Context, before int64) (did bool, err err
 	}
 	return true, s.cut(ctx)
 }
+
+func (s *stateful) dropped() *drops { return &s.drops }
 
 func (s *stateful) hold() (int64, error) {
 	hold := coder.MaxTimestamp

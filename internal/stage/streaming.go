@@ -295,9 +295,14 @@ func (t *task) puttingOff() *bundles {
 	return nil
 }
 
-// tell tells the output watermark, the next wake-up and the end, as far as they have changed.
+// tell tells the output watermark, the next wake-up and the end, as far as they have changed, and what has been dropped.
 func (t *task) tell(ctx context.Context) error {
 	s := t.stream
+	if in, ok := t.intake.(dropper); ok {
+		if infos := in.dropped().report(); infos != nil {
+			s.out.Metrics(infos)
+		}
+	}
 	hold, wake := coder.MaxTimestamp, time.Time{}
 	if in, ok := t.intake.(timed); ok {
 		var err error

@@ -278,6 +278,7 @@ func windowIsOver(t *testing.T, open Open) {
 	r.group(windowedRecord(nil, 3, w, "a", "3"))
 	r.flush()
 	r.want("a:1 a:1,2")
+	r.wantDropped("work", 1)
 }
 
 // panesOf puts out each pane as "key[values]timing".
@@ -308,6 +309,11 @@ func paneOnTime(t *testing.T, open Open) {
 	r.flush()
 	r.want("a[1,3]1.0 b[2]1.0")
 	r.told(10)
+	r.wantDropped("group", 0)
+	r.group(windowedRecord(windowedRecord(nil, 4, w, "a", "4"), 5, w, "c", "5"))
+	r.flush()
+	r.want("a[1,3]1.0 b[2]1.0")
+	r.wantDropped("group", 2)
 	r.watermark(coder.MaxTimestamp)
 	r.quiet(true)
 }
