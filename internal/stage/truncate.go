@@ -93,7 +93,9 @@ func (b *bundles) truncate(ctx context.Context, parts []putOff) ([][]byte, error
 		}
 		err = fmt.Errorf("truncate restrictions: %w", err)
 		t.made++
-		if !t.mendable(ctx, err, b.spec.Attempts, b.session) {
+		if mend, repeats := t.mendable(ctx, err, b.spec.Attempts, b.session); repeats {
+			return nil, repeatedError{err}
+		} else if !mend {
 			return nil, err
 		}
 		if b.session != nil && b.session.Err() != nil {
