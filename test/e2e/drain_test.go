@@ -4,17 +4,16 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/apache/beam/sdks/v2/go/pkg/beam"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/sdf"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/io/rtrackers/offsetrange"
 	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
-	"github.com/apache/beam/sdks/v2/go/pkg/beam/register"
 
 	"trestle/internal/server"
 )
 
 func init() {
-	register.DoFn3x1[*sdf.LockRTracker, int, func(int), sdf.ProcessContinuation](&shortened{})
-	register.Emitter1[int]()
+	beam.RegisterDoFn(&shortened{})
 }
 
 // more is how many numbers a source that is drained puts out yet.
