@@ -74,7 +74,9 @@ func options(cache *Cache, log *slog.Logger) *pebble.Options {
 		MemTableSize: memtable, MemTableStopWritesThreshold: 4,
 		// The first compaction waits for some tables: they are small, and what is overwritten soon is never compacted.
 		L0CompactionThreshold: 12, L0StopWritesThreshold: 60,
-		Cache: cache.blocks, Logger: logger{log},
+		// Every checkpoint has a copy of the manifest, which grows with each flush until it is begun anew.
+		MaxManifestFileSize: manifestBytes,
+		Cache:               cache.blocks, Logger: logger{log},
 	}
 	// Most keys that are asked for are not there: windows and timers that are new. The last level's filters would not be read.
 	for i := range len(o.Levels) - 1 {
@@ -87,6 +89,9 @@ func options(cache *Cache, log *slog.Logger) *pebble.Options {
 	}
 	return o
 }
+
+// manifestBytes bounds a store's manifest where the store is small; pebble lets it be larger where what it tells is.
+const manifestBytes = 16 << 10
 
 // logger passes on what pebble has to say about failures. Fatal ones it returns from its calls as well.
 type logger struct{ log *slog.Logger }

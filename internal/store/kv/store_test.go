@@ -3,6 +3,7 @@ package kv
 import (
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -83,6 +84,33 @@ func TestACheckpointIsTheStoreAsItWas(t *testing.T) {
 	}
 	if n := again.Next(); n <= number {
 		t.Errorf("numbers begin again at %d, after %d", n, number)
+	}
+}
+
+// What a checkpoint copies, and does not share with others, stays small however many there were before: a job that runs for
+// days takes one every few seconds.
+func TestCheckpointsDoNotGrow(t *testing.T) {
+	f := newFixture(t)
+	s, o := f.open("long", nil, nil, nil)
+	largest := int64(0)
+	for i := range 400 { // of which each tells the manifest some 80 bytes
+		o.Put([]byte("a"), fmt.Append(nil, i))
+		dir := f.checkpoint(s, o, fmt.Sprint(i))
+		manifests, err := filepath.Glob(filepath.Join(dir, "MANIFEST-*"))
+		if err != nil || len(manifests) != 1 {
+			t.Fatalf("manifests %v, %v", manifests, err)
+		}
+		info, err := os.Stat(manifests[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		largest = max(largest, info.Size())
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if largest < manifestBytes || largest > manifestBytes+4<<10 {
+		t.Errorf("a manifest had %d bytes, want some more than %d", largest, manifestBytes)
 	}
 }
 
