@@ -61,6 +61,9 @@ s3server := $(sdk)/versitygw-1.8.0/versitygw
 hadoop := $(sdk)/hadoop-3.4.2/ready
 gcsserver := $(sdk)/fake-gcs-server-1.56.1/fake-gcs-server
 python_storage := $(dir $(python))storage
+# Real streaming work: a Kafka broker, and Beam Java with KafkaIO, of the version of Java's suites.
+kafka := $(sdk)/kafka-4.0.0/ready
+streaming_java := $(sdk)/streaming-java-$(suites_java_version)/ready
 go_storage := $(dir $(go))wordcount-s3
 # Images of the SDKs' harnesses, and a Docker engine for the time of a test that wants one: DOCKER_HOST=… make takes
 # another.
@@ -203,6 +206,20 @@ flink-up: $(call flink,$(FLINK))
 flink-down:
 	@go build -o build/flink/driver ./test/flink
 	@build/flink/driver down
+
+# Streaming pipelines as users have them (see test/streaming): KafkaIO from Python and Java on a real broker, whole, or what
+# ONLY names; and a source that polls, for DURATION. Not part of make test: they take minutes.
+.PHONY: e2e-kafka e2e-poll
+DURATION ?= 10m
+SNAPSHOTS ?= 3s
+streaming = build/streaming/driver -trestle bin/trestle -python $(dir $(python)) -source test/streaming
+e2e-kafka: build $(python) $(kafka) $(streaming_java)
+	@go build -o build/streaming/driver ./test/streaming
+	@$(streaming) -dir build/streaming/kafka -kafka $(dir $(kafka))lib -java $(dir $(streaming_java)) -only '$(ONLY)' kafka
+
+e2e-poll: build $(python)
+	@go build -o build/streaming/driver ./test/streaming
+	@$(streaming) -dir build/streaming/poll -duration $(DURATION) -snapshots $(SNAPSHOTS) -results test/streaming/results poll
 
 # The set-up goes first and side by side, since it waits for the network more than it computes; then one thing after
 # another, the cheap ones first, so that a failure shows early and its output stands alone. All are tried (-k).
@@ -347,6 +364,17 @@ $(hadoop): test/cluster/storage/pom.xml
 	@$(quietly) 'HDFS' build/log/hadoop.log bash -euc \
 	  'rm -rf $(@D)/lib; mvn -B -q -f $< -Dhadoop.version=$(patsubst hadoop-%,%,$(notdir $(@D))) -DincludeScope=runtime \
 	   -DoutputDirectory="$(abspath $(@D))/lib" org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies'
+	@touch $@
+
+$(kafka): test/streaming/kafka/pom.xml
+	@$(quietly) 'Kafka' build/log/kafka.log bash -euc \
+	  'rm -rf $(@D)/lib; mvn -B -q -f $< -Dkafka.version=$(patsubst kafka-%,%,$(notdir $(@D))) -DincludeScope=runtime \
+	   -DoutputDirectory="$(abspath $(@D))/lib" org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies'
+	@touch $@
+
+$(streaming_java): test/streaming/java/pom.xml $(wildcard test/streaming/java/src/main/java/trestle/streaming/*.java)
+	@$(quietly) 'Beam Java with KafkaIO' build/log/streaming-java.log bash -euc \
+	  'rm -rf $(@D); mvn -B -q -f $< -Dout="$(abspath $(@D))" process-classes'
 	@touch $@
 
 # Into WordCount's virtual environment, as what Beam's tests need is.
