@@ -160,8 +160,3 @@ func (s Spec) unkeyed() []string {
 func (s Spec) same() bool {
 	return len(s.Restore) == 1 && s.Restore[0].Index == s.Index && s.Restore[0].Parallelism == s.Parallelism
 }
-
-// keyed tells whether what comes on the main input belongs to key groups.
-func (s Spec) keyed() bool {
-	return s.Stage.Input.Kind == plan.KeyedElements || s.Stage.Input.Kind == plan.Groups
-}
