@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"trestle/test/cluster"
 	"trestle/test/wordcount/example"
 )
 
@@ -22,6 +23,8 @@ type bad struct {
 	// staging is onS3 when it is "". With it, server adds to the job server's options, and argv to the program's.
 	staging      string
 	server, argv []string
+	// cut keeps the TaskManagers' hosts from reaching the job server's.
+	cut bool
 	// engines starts container engines on the TaskManagers' hosts before.
 	engines bool
 	// runs is set where the job succeeds all the same.
@@ -36,8 +39,7 @@ var bads = []bad{
 		says: []string{"It wants 16 slots", "cluster's 4, 4 are free: 12 are missing"}},
 	{name: "user-code", environment: inProcess, argv: []string{"--input=s3://trestle/in/nothing.txt"},
 		says: []string{"textio.Read", "nothing.txt", "host taskmanager"}},
-	{name: "server-unreachable", environment: inProcess, staging: onNothing, server: []string{"--listen", "0.0.0.0:8099", "--advertise", "localhost:8099"},
-		says: []string{"localhost:8099", "taskmanager", "--advertise"}},
+	{name: "server-unreachable", environment: inProcess, staging: onNothing, cut: true, says: []string{"jobserver:8099", "taskmanager", "--advertise"}},
 	{name: "harness-dies", environment: inProcess, argv: []string{"--worker_binary=/bin/false"}, says: []string{"exit", "host taskmanager"}},
 	{name: "no-container-engine", environment: inDocker, says: []string{"docker on host taskmanager", "does not answer"}},
 	{name: "no-image", environment: inDocker, engines: true, argv: []string{"--environment_config=trestle-test/none"}, says: []string{"trestle-test/none", "host taskmanager"}},
@@ -63,6 +65,12 @@ func (r *rig) try(ctx context.Context, b bad) (one result) {
 			}
 		}
 	}
+	if b.cut {
+		if one.err = r.cut(ctx, "add"); one.err != nil {
+			return one
+		}
+		defer func() { one.err = errors.Join(one.err, r.cut(context.WithoutCancel(ctx), "del")) }()
+	}
 	before, err := r.look(ctx)
 	if err != nil {
 		one.err = err
@@ -78,6 +86,17 @@ func (r *rig) try(ctx context.Context, b bad) (one result) {
 	one.took = time.Since(start)
 	one.err = errors.Join(one.err, r.nothingLeft(ctx, before), s.Stop())
 	return one
+}
+
+// cut adds or deletes what keeps the TaskManagers' hosts from reaching the job server.
+func (r *rig) cut(ctx context.Context, action string) error {
+	for _, h := range r.taskManagers() {
+		argv := []string{"ip", "route", action, "unreachable", r.cluster.Host(jobServer).IP.String() + "/32"}
+		if _, err := h.Run(ctx, cluster.Command{Name: "route", Argv: argv}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (r *rig) tryOn(ctx context.Context, s *server, b bad, one *result) error {
