@@ -90,8 +90,20 @@ func (s golang) runOne(ctx context.Context, j job, t goTest) (result, error) {
 			"--runner=universal", "--endpoint=" + j.endpoint, "--environment_type=LOOPBACK"},
 		Dir: filepath.Join(s.at.beam, "go", "test", t.dir), Log: log,
 	}
+	drained := make(chan error, 1)
+	drainCtx, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	if t.String() == drainedTest {
+		go func() { drained <- drain(drainCtx, j.endpoint, drainedJob) }()
+	} else {
+		drained <- nil
+	}
 	start := time.Now()
 	err := run.Do(ctx)
+	if err != nil {
+		giveUp()
+	}
+	notDrained := <-drained
 	r := result{test: t.String(), outcome: passed, took: time.Since(start)}
 	text, readErr := os.ReadFile(log)
 	if readErr != nil {
@@ -107,6 +119,8 @@ func (s golang) runOne(ctx context.Context, j job, t goTest) (result, error) {
 		if errors.Is(err, errTooLong) {
 			r.why = errTooLong.Error() + "\n" + r.why
 		}
+	case notDrained != nil:
+		r.outcome, r.why = failed, notDrained.Error()+"\n"+string(text)
 	case ended == nil:
 		r.outcome, r.why = failed, "the test's process ended well, but does not say that it ran the test\n"+string(text)
 	case string(ended[1]) == "SKIP":
