@@ -134,7 +134,7 @@ func TestDamagedSnapshot(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for range paths {
+	for range min(len(paths), 40) {
 		check("a bit flipped", func(path string) error {
 			b, err := os.ReadFile(path)
 			if err != nil || len(b) == 0 {
@@ -144,7 +144,7 @@ func TestDamagedSnapshot(t *testing.T) {
 			return os.WriteFile(path, b, 0o600)
 		})
 	}
-	for range len(paths) / 4 {
+	for range 10 {
 		check("cut short", func(path string) error {
 			info, err := os.Stat(path)
 			if err != nil || info.Size() == 0 {
