@@ -47,11 +47,14 @@ func (f *flags) kafkaPipelines(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, b.Stop())
 	}
-	expansion, err := f.expansionService(ctx)
+	expansion, gone, err := f.expansionService(ctx)
 	if err == nil {
 		err = f.kafkaCases(ctx, b, s, expansion)
 	}
-	return errors.Join(err, s.Stop(), b.Stop())
+	err = errors.Join(err, s.Stop(), b.Stop())
+	cancel()
+	<-gone
+	return err
 }
 
 func (f *flags) kafkaCases(ctx context.Context, b *kafka.Broker, s *proc.Server, expansion string) error {
@@ -154,23 +157,26 @@ func (c kafkaCase) run(ctx context.Context, f *flags, b *kafka.Broker) error {
 	return compare(c.name, got.got, want)
 }
 
-// expansionService starts Beam's, with KafkaIO, and returns where it listens. It ends with ctx.
-func (f *flags) expansionService(ctx context.Context) (string, error) {
+// expansionService starts Beam's, with KafkaIO, and returns where it listens. It ends with ctx; gone is closed when it has.
+func (f *flags) expansionService(ctx context.Context) (at string, gone <-chan struct{}, err error) {
+	over := make(chan struct{})
 	free, err := kafka.FreeAddresses(1)
 	if err != nil {
-		return "", err
+		close(over)
+		return "", over, err
 	}
-	at := free[0]
+	at = free[0]
 	port := at[strings.LastIndexByte(at, ':')+1:]
 	log := filepath.Join(f.dir, "log", "expansion.log")
 	ended := make(chan error, 1)
 	go func() {
+		defer close(over)
 		ended <- proc.Run{
 			Argv: []string{"java", "-Xmx256m", "-cp", filepath.Join(f.java, "lib", "*"), "org.apache.beam.sdk.expansion.service.ExpansionService", port},
 			Log:  log,
 		}.Do(ctx)
 	}()
-	return at, await(ctx, at, ended)
+	return at, over, await(ctx, at, ended)
 }
 
 // await waits until something listens at an address.
