@@ -145,7 +145,9 @@ func (c kafkaCase) run(ctx context.Context, f *flags, b *kafka.Broker) error {
 		return fmt.Errorf("the pipeline ended by itself: %w", err)
 	case err := <-counted:
 		stop()
-		<-ended
+		if end := <-ended; !errors.Is(end, context.Canceled) {
+			return fmt.Errorf("the pipeline did not run until it was stopped: %w", errors.Join(end, err))
+		}
 		if err = errors.Join(<-fed, err); err != nil {
 			return err
 		}
