@@ -121,6 +121,7 @@ func TestProcesses(t *testing.T) {
 			t.Error("the killed process ended well")
 		}
 		await(t, "it says so twice", func() bool { text, _ := os.ReadFile(p.Log); return string(text) == "awake\nawake\n" })
+		await(t, "both sleep again", func() bool { found, _ := alpha.Find("sleep", "100"); return len(found) == 3 })
 		if err := again.Stop(); err != nil {
 			t.Error(err)
 		}
