@@ -46,19 +46,19 @@ func (t tests) Run() int {
 }
 
 // start starts a server for the test. When the test ends, nothing of it may be left: no file but histories and
-// artifacts, and no goroutine.
-func start(t *testing.T, cfg server.Config) *server.Server {
+// artifacts, and no goroutine but those to ignore.
+func start(t *testing.T, cfg server.Config, ignore ...goleak.Option) *server.Server {
 	t.Helper()
 	s, err := gopipeline.Start(t.Context(), config(t, cfg))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		err := s.Close(
+		err := s.Close(append(ignore,
 			// Beam's Go SDK never closes the connection of a loopback worker.
 			goleak.IgnoreAnyFunction("google.golang.org/grpc.(*addrConn).resetTransportAndUnlock"),
 			goleak.IgnoreAnyFunction("google.golang.org/grpc/internal/grpcsync.(*CallbackSerializer).run"),
-		)
+		)...)
 		if err != nil {
 			t.Error(err)
 		}
