@@ -37,8 +37,8 @@ var bads = []bad{
 		says: []string{"the Flink at http://jobmanager:9 cannot be reached from jobserver", "refused"}},
 	{name: "slots", environment: inProcess, runs: true, argv: []string{"--parallelism=16"},
 		says: []string{"It wants 16 slots", "cluster's 4, 4 are free: 12 are missing"}},
-	{name: "user-code", environment: inProcess, argv: []string{"--input=s3://trestle/in/nothing.txt"},
-		says: []string{"textio.Read", "nothing.txt", "host taskmanager"}},
+	{name: "user-code", environment: inProcess, argv: []string{"--output=s3://trestle-nowhere/out"},
+		says: []string{"textio", "trestle-nowhere", "host taskmanager"}},
 	{name: "server-unreachable", environment: inProcess, staging: onNothing, cut: true, says: []string{"jobserver:8099", "taskmanager", "--advertise"}},
 	{name: "harness-dies", environment: inProcess, argv: []string{"--worker_binary=/bin/false"}, says: []string{"exit", "host taskmanager"}},
 	{name: "no-container-engine", environment: inDocker, says: []string{"docker on host taskmanager", "does not answer"}},
@@ -118,7 +118,7 @@ func (r *rig) tryOn(ctx context.Context, s *server, b bad, one *result) error {
 	}
 	said += "\n" + messages
 	if b.runs != (failure == nil) {
-		return fmt.Errorf("the program's end is %w; what there was to read:\n%s", failure, said)
+		return fmt.Errorf("the program's end is %v; what there was to read:\n%s", failure, said)
 	}
 	for _, part := range b.says {
 		if !strings.Contains(said, part) {
