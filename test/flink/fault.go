@@ -68,6 +68,7 @@ var faults = []fault{
 		if err := h.Crash(); err != nil {
 			return err
 		}
+		delete(r.engines, h.Name) // it went with the host
 		if err := h.Boot(ctx); err != nil {
 			return err
 		}
