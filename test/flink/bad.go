@@ -117,8 +117,11 @@ func (r *rig) tryOn(ctx context.Context, s *server, b bad, one *result) error {
 		return err
 	}
 	said += "\n" + messages
-	if b.runs != (failure == nil) {
-		return fmt.Errorf("the program's end is %v; what there was to read:\n%s", failure, said)
+	if b.runs && failure != nil {
+		return failure
+	}
+	if !b.runs && failure == nil {
+		return fmt.Errorf("the program ended well; what there was to read:\n%s", said)
 	}
 	for _, part := range b.says {
 		if !strings.Contains(said, part) {
