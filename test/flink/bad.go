@@ -13,7 +13,6 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"trestle/test/cluster"
-	"trestle/test/wordcount/example"
 )
 
 // bad is a job with which something is wrong, and what its user is to read about it: all of says, in the program's output or in
@@ -131,17 +130,8 @@ func (r *rig) tryOn(ctx context.Context, s *server, b bad, one *result) error {
 	if !b.runs {
 		return nil
 	}
-	if one.got, err = r.counts(ctx, one.cell); err != nil {
-		return err
-	}
-	want, err := example.CountFile(r.text, words)
-	if err != nil {
-		return err
-	}
-	if diff := example.Difference(one.got, want); diff != "" {
-		return errors.New("not what a count without Beam finds: " + diff)
-	}
-	return nil
+	one.got, err = r.exact(ctx, one.cell, words)
+	return err
 }
 
 // messages are those of all jobs of a server, which have ended.
