@@ -171,6 +171,7 @@ func TestDrainAnEngineThatCannot(t *testing.T) {
 	s := serve(t, t.TempDir())
 	s.runner.hide = true
 	r := s.run(t, "x")
+	<-r.followed // before, the service does not know yet what the engine can
 	_, err := s.Drain(t.Context(), &jobpb.DrainJobRequest{JobId: r.ID})
 	refused(t, err, codes.Unimplemented, "cannot drain")
 	r.end(jobpb.JobState_DONE)

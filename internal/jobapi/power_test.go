@@ -1,6 +1,7 @@
 package jobapi_test
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -89,13 +90,18 @@ func TestWhatIsTold(t *testing.T) {
 	}
 }
 
-// TestDiskRefusesJob: when the disk does not take what Prepare and Run wrote, Run fails, and the engine's run is ended.
+// TestDiskRefusesJob: when the disk comes to refuse what Prepare and Run wrote while the engine starts the job, Run fails,
+// and the engine's run is ended.
 func TestDiskRefusesJob(t *testing.T) {
-	files := new(disks)
+	files := &disks{slow: make(chan struct{})}
 	r := newRunner()
 	s := serveWith(t, jobapi.WithWrap(config(discard{t}, t.TempDir(), r), files.wrap))
 	p := s.prepare(t, "x")
-	files.of(p.GetStagingSessionToken()).fail.Store(true)
+	r.start = func(context.Context, jobapi.Submission) error {
+		files.of(p.GetStagingSessionToken()).fail.Store(true)
+		close(files.slow)
+		return nil
+	}
 	_, err := s.Run(t.Context(), &jobpb.RunJobRequest{PreparationId: p.GetPreparationId()})
 	refused(t, err, codes.Internal, "input/output error")
 	run := <-r.starts
@@ -107,10 +113,13 @@ func TestDiskRefusesJob(t *testing.T) {
 }
 
 // disks are the files of journals, by job.
-type disks struct{ files sync.Map }
+type disks struct {
+	files sync.Map
+	slow  chan struct{} // syncs wait for it, when it is set
+}
 
 func (d *disks) wrap(f *os.File) journal.File {
-	file := &disk{File: f}
+	file := &disk{File: f, slow: d.slow}
 	d.files.Store(filepath.Base(filepath.Dir(f.Name())), file)
 	return file
 }
@@ -123,7 +132,8 @@ func (d *disks) of(id string) *disk {
 // disk is a file that knows how much of it a power cut would leave, and fails its syncs when it is told to.
 type disk struct {
 	*os.File
-	count         atomic.Int32 // of syncs
+	slow          chan struct{} // see disks
+	count         atomic.Int32  // of syncs
 	fail          atomic.Bool
 	mu            sync.Mutex
 	size, durable int64
@@ -138,6 +148,9 @@ func (d *disk) WriteAt(b []byte, off int64) (int, error) {
 }
 
 func (d *disk) Sync() error {
+	if d.slow != nil {
+		<-d.slow
+	}
 	if d.fail.Load() {
 		return errors.New("input/output error")
 	}
