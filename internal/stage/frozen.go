@@ -164,8 +164,8 @@ func partOf(b []byte) []byte {
 
 var errMultimapOnly = errors.New("this side input was declared as a multimap: it is read by key")
 
-// readable tells whether a window of a side input can be read: a pane of it has come, as of a version that the task has been
-// told, or none can come any more that would have brought something. gone says that the window was over and is forgotten.
+// readable tells whether a window of a side input can be read: a pane of it has come that is no part, as of a version that the
+// task has been told, or none can come any more that would have brought something. gone says that the window was over and is forgotten.
 func (v *Views) readable(side int, w []byte, version uint64, watermark int64) (ready, gone bool, err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -178,8 +178,8 @@ func (v *Views) readable(side int, w []byte, version uint64, watermark int64) (r
 		return false, true, nil
 	}
 	empty, err := s.machine.Empty(w)
-	if err != nil || watermark > empty {
-		return err == nil, false, err
+	if err != nil || watermark > empty || s.parts {
+		return err == nil && watermark > empty, false, err
 	}
 	is, ok, err := v.live.shown(side, w)
 	return ok && is.version <= version, false, err

@@ -13,7 +13,8 @@ import (
 )
 
 // live is the side inputs of a stage of a streaming plan. Each is grouped by window alone, as the windowing strategy of its
-// collection says, and each pane takes the place of the one before: what can be read of a window is its latest pane. All of it
+// collection says, and each pane takes the place of the one before: what can be read of a window is its latest pane. Of panes that
+// are parts (grouping.Machine.Parts) all are read, from the end of the window on. All of it
 // lies in a store of its own, whose key groups are the side inputs, and which one of the stage's tasks fills: the owner.
 // Views.mu guards it.
 type live struct {
@@ -38,18 +39,26 @@ type liveSide struct {
 	machine  *grouping.Machine
 	key      *grouping.Key
 	multimap bool
+	parts    bool  // a window's panes are read together: see live
 	custom   bool  // windows are looked up by what is inside of them, too: see customView
 	prefix   bool  // of custom windows: what is inside has a length prefix
 	input    int64 // its watermark
 	// floor is the least end of a window that may still be read; over has from when on it rises: see mapped.
 	floor int64
 	over  map[int64]int64
-	fill  map[string]uint64 // the generations that windows are at, of the batch under way
+	fill  map[string]filled // of the windows of the batch under way
 	packs []sidePack
 }
 
+// filled is where a window's next values go: to a generation, behind base values of it. Generations begin with base 0 but
+// where panes are parts, whose values go behind those of the panes before.
+type filled struct {
+	generation uint64
+	base       int64
+}
+
 // shown is what can be read of a window: the first n values of a generation. A generation ends when a pane takes its values
-// along (discarding); until then values are only added.
+// along (discarding, unless panes are parts); until then values are only added.
 type shown struct {
 	version, generation uint64
 	n                   int64
@@ -58,7 +67,7 @@ type shown struct {
 // Kinds of entries of live's store, besides kindEvent, kindClock, kindWindow and kindMark.
 const (
 	kindShown      kind = 'r' // window → shown
-	kindGeneration kind = 'g' // window → the generation that values go to
+	kindGeneration kind = 'g' // window → filled
 	kindContent    kind = 'c' // window, generation, then number → values, or key, number → value
 	kindEnd        kind = 'x' // end of a window, window: those that can be read
 	kindInside     kind = 'i' // what is inside of a custom window → window
@@ -83,7 +92,7 @@ func newLive(p *plan.Plan, s *plan.Stage) (*live, error) {
 }
 
 func newLiveSide(p *plan.Plan, in plan.SideInput) (*liveSide, error) {
-	s := &liveSide{in: in, input: coder.MinTimestamp, floor: coder.MinTimestamp, over: map[int64]int64{}, fill: map[string]uint64{}}
+	s := &liveSide{in: in, input: coder.MinTimestamp, floor: coder.MinTimestamp, over: map[int64]int64{}, fill: map[string]filled{}}
 	var err error
 	if s.coder, err = coder.CompileWindowed(p.Coders(), in.Coder); err != nil {
 		return nil, err
@@ -91,7 +100,7 @@ func newLiveSide(p *plan.Plan, in plan.SideInput) (*liveSide, error) {
 	if s.machine, err = grouping.Compile(in.Windowing, p.Coders()); err != nil {
 		return nil, err
 	}
-	s.key = s.machine.NewKey()
+	s.key, s.parts = s.machine.NewKey(), s.machine.Parts()
 	switch in.AccessPattern {
 	case urn.SideInputIterable:
 	case urn.SideInputMultimap:
@@ -290,42 +299,61 @@ func (l *live) reset(h *heads, side int, e *grouping.Effect) {
 	}
 }
 
-// generation is the one that values of a window go to.
-func (l *live) generation(side int, w []byte) (uint64, error) {
+// filled is where values of a window go.
+func (l *live) filled(side int, w []byte) (f filled, err error) {
 	s := l.sides[side]
-	if g, ok := s.fill[string(w)]; ok {
-		return g, nil
+	if f, ok := s.fill[string(w)]; ok {
+		return f, nil
 	}
 	value, ok, err := l.over.Get(l.ofWindow(side, kindGeneration, w))
 	if err != nil {
-		return 0, err
+		return f, err
 	}
-	g := uint64(0)
 	if ok {
-		var n int
-		if g, n = binary.Uvarint(value); n <= 0 {
-			return 0, errViews
+		generation, n := binary.Uvarint(value)
+		if n <= 0 {
+			return f, errViews
+		}
+		f.generation = generation
+		if len(value) > n {
+			base, m := binary.Uvarint(value[n:])
+			if m <= 0 {
+				return f, errViews
+			}
+			f.base = int64(base)
 		}
 	}
-	s.fill[string(w)] = g
-	return g, nil
+	s.fill[string(w)] = f
+	return f, nil
 }
 
 var errViews = errors.New("what the store has of a side input is cut short")
 
-// next begins another generation of a window.
+// next begins another generation of a window; or another part, behind those that panes have brought.
 func (l *live) next(side int, w []byte) error {
-	g, err := l.generation(side, w)
+	s := l.sides[side]
+	f, err := l.filled(side, w)
 	if err != nil {
 		return err
 	}
-	l.sides[side].fill[string(w)] = g + 1
-	l.over.Put(l.ofWindow(side, kindGeneration, w), binary.AppendUvarint(nil, g+1))
 	is, ok, err := l.shown(side, w)
-	if err == nil && (!ok || is.generation != g) {
-		l.drop(l.contents(side, w, g), true)
+	if err != nil {
+		return err
 	}
-	return err
+	if s.parts {
+		if !ok || is.n == f.base {
+			return nil
+		}
+		s.fill[string(w)] = filled{is.generation, is.n}
+		l.over.Put(l.ofWindow(side, kindGeneration, w), binary.AppendUvarint(binary.AppendUvarint(nil, is.generation), uint64(is.n)))
+		return nil
+	}
+	s.fill[string(w)] = filled{generation: f.generation + 1}
+	l.over.Put(l.ofWindow(side, kindGeneration, w), binary.AppendUvarint(nil, f.generation+1))
+	if !ok || is.generation != f.generation {
+		l.drop(l.contents(side, w, f.generation), true)
+	}
+	return nil
 }
 
 // drop has contents removed; large ones at once, which costs later reads something.
@@ -351,21 +379,22 @@ func (l *live) append(side int, e *grouping.Effect, b *batch) error {
 	if end, err := s.machine.End(e.Window); err != nil || end < s.floor {
 		return err // nobody reads it any more
 	}
-	g, err := l.generation(side, e.Window)
+	f, err := l.filled(side, e.Window)
 	if err != nil {
 		return err
 	}
+	at := f.base + e.At
 	value := b.values[e.Element]
 	if s.custom {
 		l.over.Put(append(l.at(side, kindInside), s.inside(e.Window)...), bytes.Clone(e.Window))
 	}
 	if s.multimap {
-		key := appendPart(l.contents(side, e.Window, g), value[:b.keys[e.Element]])
-		l.over.Put(binary.BigEndian.AppendUint64(key, uint64(e.At)), bytes.Clone(value[b.keys[e.Element]:]))
+		key := appendPart(l.contents(side, e.Window, f.generation), value[:b.keys[e.Element]])
+		l.over.Put(binary.BigEndian.AppendUint64(key, uint64(at)), bytes.Clone(value[b.keys[e.Element]:]))
 		return nil
 	}
 	for i := range s.packs {
-		if k := &s.packs[i]; k.window == string(e.Window) && k.at+k.n == e.At && len(k.bytes) < packBytes {
+		if k := &s.packs[i]; k.window == string(e.Window) && k.at+k.n == at && len(k.bytes) < packBytes {
 			k.bytes = append(k.bytes, value...)
 			k.n++
 			return nil
@@ -375,7 +404,7 @@ func (l *live) append(side int, e *grouping.Effect, b *batch) error {
 		l.unpack(side)
 	}
 	s.packs = append(s.packs, sidePack{
-		prefix: l.contents(side, e.Window, g), window: string(e.Window), at: e.At, n: 1, bytes: bytes.Clone(value),
+		prefix: l.contents(side, e.Window, f.generation), window: string(e.Window), at: at, n: 1, bytes: bytes.Clone(value),
 	})
 	return nil
 }
@@ -435,7 +464,7 @@ func (l *live) show(side int, w []byte, n int64) error {
 	if err != nil || end < s.floor {
 		return err
 	}
-	g, err := l.generation(side, w)
+	f, err := l.filled(side, w)
 	if err != nil {
 		return err
 	}
@@ -443,11 +472,11 @@ func (l *live) show(side int, w []byte, n int64) error {
 	if err != nil || known && n == 0 {
 		return err
 	}
-	is := shown{l.version + 1, g, n}
+	is := shown{l.version + 1, f.generation, f.base + n}
 	if known {
 		is.version = was.version
 		l.changes++
-		if was.generation != g {
+		if was.generation != f.generation {
 			l.drop(l.contents(side, w, was.generation), was.n > maxBatch)
 		}
 	} else {

@@ -13,10 +13,12 @@ import (
 
 // sideReference is what a stage is to do with a side input in windows of ten milliseconds: all that has come is known, and
 // looked through anew each time. A pane comes with each n-th element of a window (0: with none) and, if elements are left, with
-// the end of the window; elements of a window that has ended are dropped.
+// the end of the window; elements of a window that has ended are dropped. Panes that are parts are read together, once the
+// window has ended.
 type sideReference struct {
 	n            int
 	accumulating bool
+	parts        bool
 	watermark    int64
 	came         map[int64][]string // by the window's start
 	left         map[int64]int      // of these, those since the last pane
@@ -35,7 +37,7 @@ func (s *sideReference) add(start int64, value string) {
 
 func (s *sideReference) pane(start int64) {
 	from := len(s.came[start]) - s.left[start]
-	if s.accumulating {
+	if s.accumulating || s.parts {
 		from = 0
 	}
 	s.shown[start], s.left[start] = slices.Clone(s.came[start][from:]), 0
@@ -51,7 +53,7 @@ func (s *sideReference) advance(to int64) {
 }
 
 func (s *sideReference) ready(start int64) bool {
-	return s.shown[start] != nil || s.watermark > start+9
+	return !s.parts && s.shown[start] != nil || s.watermark > start+9
 }
 
 // TestSideInputsAreAsTheReference: whatever comes in which order, over restarts and other numbers of tasks, each element is
@@ -64,7 +66,11 @@ func TestSideInputsAreAsTheReference(t *testing.T) {
 			came: map[int64][]string{}, left: map[int64]int{}, shown: map[int64][]string{},
 		}
 		options := "fn=fixed"
-		if ref.n > 0 {
+		switch {
+		case ref.n > 0 && rapid.Bool().Draw(rt, "end"):
+			ref.parts = !ref.accumulating
+			options += fmt.Sprintf(" trigger=AfterEndOfWindow(early=ElementCount(%d))", ref.n)
+		case ref.n > 0:
 			options += fmt.Sprintf(" trigger=Repeat(ElementCount(%d))", ref.n)
 		}
 		if ref.accumulating {

@@ -97,6 +97,12 @@ func (m *Machine) Asks() bool { return m.windows.Merging() && !m.sessions }
 // Trigger is the trigger, as people write it.
 func (m *Machine) Trigger() string { return m.trigger.String() }
 
+// Parts tells whether the panes of a window are parts of what is whole at its end: discarding ones, with early ones among them
+// and one for the end, of windows that end before all time does.
+func (m *Machine) Parts() bool {
+	return !m.accumulating && m.trigger.PartsBeforeEnd() && !m.windows.Global()
+}
+
 // bounds returns the window's last millisecond, and that of its expiry.
 func (m *Machine) bounds(w []byte) (end, expiry int64, err error) {
 	end, err = m.windows.MaxTimestamp(w)

@@ -133,6 +133,10 @@ func (n *node) certain(end int64) int64 {
 // MayBeEarly tells whether the trigger may be ready before the end of its window has passed.
 func (m *Machine) MayBeEarly() bool { return m.root.mayBeEarly() }
 
+// PartsBeforeEnd tells whether the trigger has a pane of its own for the end of the window, and panes before that one: an
+// AfterEndOfWindow with early firings.
+func (m *Machine) PartsBeforeEnd() bool { return m.root.kind == endOfWindow && m.root.mayBeEarly() }
+
 func (n *node) mayBeEarly() bool {
 	switch n.kind {
 	case never, byDefault:
