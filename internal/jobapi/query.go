@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"time"
 
 	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
@@ -37,6 +39,31 @@ func (s *Service) GetJobs(context.Context, *jobpb.GetJobsRequest) (*jobpb.GetJob
 		}
 	}
 	return &jobpb.GetJobsResponse{JobInfo: infos}, nil
+}
+
+// Ended tells whether there is a job of this id that has come to its end, and nothing holds on to it any more.
+func (s *Service) Ended(id string) bool {
+	s.mu.Lock()
+	e := s.jobs[id]
+	s.mu.Unlock()
+	if e == nil {
+		return false
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.sealed && job.Terminal(e.life.State)
+}
+
+// Known tells whether there is anything of a job of this id, if only a log that cannot be read.
+func (s *Service) Known(id string) bool {
+	s.mu.Lock()
+	e := s.jobs[id]
+	s.mu.Unlock()
+	if e != nil {
+		return true
+	}
+	_, err := os.Stat(filepath.Join(s.dir, id))
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // GetState is the job's state and since when it is in it. See [FirstStateWait].

@@ -17,7 +17,7 @@ import (
 // engines are the server's, the one for jobs that name none first.
 func (s *Server) engines(running string) ([]engine.Engine, error) {
 	cfg := s.cfg
-	all := []engine.Engine{local.New(local.Config{
+	s.local = local.New(local.Config{
 		Fn:            s.fn,
 		Endpoint:      s.endpoint,
 		Containers:    cfg.Containers,
@@ -31,7 +31,8 @@ func (s *Server) engines(running string) ([]engine.Engine, error) {
 		Files:         cfg.Trial.Files,
 		Restarts:      cfg.Trial.Restarts,
 		Log:           cfg.Log,
-	})}
+	})
+	all := []engine.Engine{s.local}
 	if cfg.Flink != "" {
 		e, err := newFlink(cfg, s.endpoint)
 		if err != nil {

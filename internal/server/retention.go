@@ -28,12 +28,20 @@ func (s *Server) retain(ctx context.Context, store *artifact.Store) {
 	}
 }
 
+// sweepSnapshots removes the snapshots of jobs that are over, or of which there is nothing any more.
+func (s *Server) sweepSnapshots() {
+	if err := s.local.Sweep(s.jobs.Ended, s.jobs.Known); err != nil {
+		s.cfg.Log.Warn("sweep", "error", err)
+	}
+}
+
 func (s *Server) sweep(ctx context.Context, store *artifact.Store) {
 	before := time.Now().Add(-s.cfg.Keep)
 	kept, err := s.jobs.Expire(before)
 	if err != nil && ctx.Err() == nil {
 		s.cfg.Log.Warn("remove jobs of long ago", "error", err)
 	}
+	s.sweepSnapshots() // those that a job which is now forgotten could not go on from
 	since := before
 	if !kept.Staging.IsZero() && kept.Staging.Before(since) {
 		since = kept.Staging

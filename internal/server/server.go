@@ -93,6 +93,7 @@ type Server struct {
 	grpc     *grpc.Server
 	fn       *fnapi.Server
 	jobs     *jobapi.Service
+	local    *local.Engine
 	bucket   blob.Bucket
 	memory   *shuffle.Budget
 	served   chan error // gets what Serve returned
@@ -172,6 +173,7 @@ func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
 			return nil, fmt.Errorf("sweep what an earlier server left: %w", err)
 		}
 	}
+	s.sweepSnapshots()
 	s.grpc = grpc.NewServer(fnapi.ServerOptions()...)
 	s.fn.Register(s.grpc)
 	s.jobs.Register(s.grpc)

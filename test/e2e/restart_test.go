@@ -139,6 +139,7 @@ func TestStreamingTaskFailsAlike(t *testing.T) {
 // TestStreamingSnapshotRefused: a job whose snapshots are those of another version of Trestle is not begun anew: it fails, says
 // which snapshot it is and why, and leaves all of them as they were.
 func TestStreamingSnapshotRefused(t *testing.T) {
+	tornOff(t)
 	cfg := server.Config{Data: t.TempDir(), Parallelism: 1, SnapshotEvery: 50 * time.Millisecond}
 	t.Cleanup(func() { seen.over.Store(true) })
 	pipeline := portable(t, counts(identity))
@@ -174,8 +175,28 @@ func TestStreamingSnapshotRefused(t *testing.T) {
 		t.Errorf("the error is %s", text)
 	}
 	stop(t, second)
+	// The job is over, but who can read its snapshots may have them, as long as the job is listed.
+	third, err := gopipeline.Start(t.Context(), config(t, cfg))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop(t, third)
 	if left, err := filepath.Glob(filepath.Join(folder, "[0-9]*", "manifest.json")); err != nil || !slices.Equal(left, manifests) {
 		t.Errorf("of %q there are left %q, %v", manifests, left, err)
+	}
+	if said, err := os.ReadFile(filepath.Join(folder, "refused")); err != nil || !strings.Contains(string(said), "format 1, this version of Trestle reads") {
+		t.Errorf("the folder says %q, %v", said, err)
+	}
+	if err := os.RemoveAll(filepath.Join(cfg.Data, "jobs", id)); err != nil {
+		t.Fatal(err)
+	}
+	fourth, err := gopipeline.Start(t.Context(), config(t, cfg))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop(t, fourth)
+	if left, err := os.ReadDir(filepath.Dir(folder)); err != nil || len(left) > 0 {
+		t.Errorf("of a job that is forgotten there are left %v, %v", left, err)
 	}
 }
 

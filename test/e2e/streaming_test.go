@@ -109,7 +109,7 @@ func startSource(t *testing.T, s *server.Server, source any) (jobpb.JobServiceCl
 // TestUnboundedSource: a source that never gives its bundle back by itself is asked to, so that what it reads gets on;
 // cancelling the job ends it.
 func TestUnboundedSource(t *testing.T) {
-	s := start(t, server.Config{})
+	s := start(t, server.Config{}, tornOff(t)...)
 	client, id := startEndless(t, s)
 	if _, err := client.Cancel(t.Context(), &jobpb.CancelJobRequest{JobId: id}); err != nil {
 		t.Fatal(err)
@@ -160,6 +160,7 @@ func judge(n, off int) {
 // TestStreamingRestart: a streaming job goes on from its last snapshot when the server is restarted, several times; each number has
 // its effect on state once, in order.
 func TestStreamingRestart(t *testing.T) {
+	tornOff(t)
 	cfg := server.Config{Data: t.TempDir(), Parallelism: 1, SnapshotEvery: 100 * time.Millisecond}
 	seen.wrong.Store(0)
 	seen.state.Store(0)

@@ -72,6 +72,17 @@ func (e *Engine) keep(j engine.Job) (folder string, err error) {
 func (e *Engine) Attach(_ context.Context, handle string, events engine.Events) (engine.Run, error) {
 	// The handle comes from a file, and is to lead nowhere else.
 	folder := filepath.Join(e.cfg.Snapshots, filepath.Base(handle))
+	r, err := e.goOn(handle, folder, events)
+	if err != nil && !errors.Is(err, engine.ErrLost) {
+		return nil, errors.Join(err, refuse(folder, err))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+func (e *Engine) goOn(handle, folder string, events engine.Events) (*run, error) {
 	b, err := os.ReadFile(filepath.Join(folder, keptName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, engine.ErrLost
@@ -82,6 +93,9 @@ func (e *Engine) Attach(_ context.Context, handle string, events engine.Events) 
 	var k kept
 	if err := json.Unmarshal(b, &k); err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(folder, keptName), err)
+	}
+	if err := os.Remove(filepath.Join(folder, refusedName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err // of a server that was killed before it could say so
 	}
 	if k.Version != keptVersion || k.ID != handle {
 		return nil, fmt.Errorf("%s is of job %q, in format %d; this version of Trestle reads %d", filepath.Join(folder, keptName), k.ID, k.Version, keptVersion)

@@ -87,6 +87,7 @@ func (r *run) main() {
 		err = cause // the rest are its consequences
 	}
 	r.report(err, r.release(err))
+	r.dropSnapshots(err)
 }
 
 // report tells how the job ended, once nothing of it is left.
@@ -146,18 +147,29 @@ func (r *run) execute() error {
 	return group.Wait()
 }
 
-// release gives back everything that the job held. Its snapshots stay if the job is to go on, or could not: whoever can read
-// them may have them.
+// release gives back everything that the job held, but for its snapshots.
 func (r *run) release(err error) error {
 	var errs []error
 	for _, s := range r.stages {
 		errs = append(errs, s.close())
 	}
 	errs = append(errs, r.closePool(), r.store.Close(), os.RemoveAll(r.dir))
-	if r.snapshots != "" && !errors.Is(err, errDetached) && !errors.Is(err, streaming.ErrRestore) {
-		errs = append(errs, os.RemoveAll(r.snapshots))
+	if r.snapshots != "" && errors.Is(err, streaming.ErrRestore) {
+		errs = append(errs, refuse(r.snapshots, err))
 	}
 	return errors.Join(errs...)
+}
+
+// dropSnapshots removes the snapshots of a job whose end has been reported: a server that is killed before that goes on with
+// the job, and one that is killed before they are gone leaves them to the next one's Sweep. They stay if the job is to go on,
+// or could not: whoever can read them may have them.
+func (r *run) dropSnapshots(err error) {
+	if r.snapshots == "" || errors.Is(err, errDetached) || errors.Is(err, streaming.ErrRestore) {
+		return
+	}
+	if err := os.RemoveAll(r.snapshots); err != nil {
+		r.log.Warn("snapshots of a job that is over; the next server tries again", "error", err)
+	}
 }
 
 func (r *run) closePool() error {
