@@ -30,6 +30,11 @@ type Engine interface {
 	Attach(ctx context.Context, handle string, events Events) (Run, error)
 }
 
+// Streamer is an engine that runs streaming plans of all kinds: bounded pipelines that are to run as streams, too.
+type Streamer interface {
+	Streams() bool
+}
+
 // Job is what an engine gets.
 type Job struct {
 	// ID is unique among all jobs of the server, and fit for a file name.

@@ -80,6 +80,26 @@ func whole(options *structpb.Struct, name string) (n int64, ok bool, err error) 
 	return 0, false, fmt.Errorf("pipeline option %s: %v is not a whole number", name, v.AsInterface())
 }
 
+// StreamingOption is Beam's own: whether a pipeline runs as a stream even if all of its collections are bounded.
+const StreamingOption = "streaming"
+
+// Streaming is the option of that name, false where it is not set.
+func Streaming(options *structpb.Struct) (bool, error) {
+	v, ok := Option(options, StreamingOption)
+	if !ok {
+		return false, nil
+	}
+	switch kind := v.GetKind().(type) {
+	case *structpb.Value_BoolValue:
+		return kind.BoolValue, nil
+	case *structpb.Value_StringValue: // as SDKs send what they do not know
+		if is, err := strconv.ParseBool(kind.StringValue); err == nil {
+			return is, nil
+		}
+	}
+	return false, fmt.Errorf("pipeline option %s: %v is neither true nor false", StreamingOption, v.AsInterface())
+}
+
 // EngineOption is the pipeline option that says which of a server's engines runs the job.
 const EngineOption = "engine"
 

@@ -21,6 +21,11 @@ type Options struct {
 	DisableFusion bool
 	// DisableLifting runs combines as the SDK expanded them.
 	DisableLifting bool
+	// Streams says that the engine runs streaming plans. Then a bounded pipeline is one, too, where a grouping's trigger goes
+	// by the clock: over bounded input, which is grouped when all of it is there, it would have nothing to go by.
+	Streams bool
+	// Streaming makes each plan a streaming one: Beam's option of that name.
+	Streaming bool
 }
 
 // Build makes the plan of a pipeline. p is not changed and not kept. The same pipeline gives the same plan.
@@ -39,11 +44,12 @@ func Build(p *pipepb.Pipeline, o Options) (*Plan, error) {
 	if err != nil {
 		return nil, fmt.Errorf("order the rewritten pipeline: %w", err)
 	}
+	streams := o.Streaming || unbounded(g) || o.Streams && clocked(g)
 	a := &assembly{
-		plan:    &Plan{Pipeline: p, Streaming: streaming(g)},
+		plan:    &Plan{Pipeline: p, Streaming: streams},
 		comps:   p.GetComponents(),
 		g:       g,
-		fused:   fuse.Fuse(g, fuse.Options{Apart: o.DisableFusion, Streaming: streaming(g)}),
+		fused:   fuse.Fuse(g, fuse.Options{Apart: o.DisableFusion, Streaming: streams}),
 		wires:   newWires(p.GetComponents().GetCoders()),
 		index:   map[*fuse.Stage]int{},
 		forms:   map[string]string{},
@@ -56,8 +62,8 @@ func Build(p *pipepb.Pipeline, o Options) (*Plan, error) {
 	return a.plan, nil
 }
 
-// streaming tells whether any collection of the pipeline is unbounded.
-func streaming(g *graph.Graph) bool {
+// unbounded tells whether any collection of the pipeline is unbounded.
+func unbounded(g *graph.Graph) bool {
 	for _, n := range g.Nodes {
 		if n.URN() == urn.TransformTestStream {
 			return true
@@ -67,6 +73,44 @@ func streaming(g *graph.Graph) bool {
 				return true
 			}
 		}
+	}
+	return false
+}
+
+// clocked tells whether a grouping's trigger goes by the clock.
+func clocked(g *graph.Graph) bool {
+	for _, n := range g.Nodes {
+		if n.Kind != graph.Group {
+			continue
+		}
+		for _, pc := range n.Mains {
+			id := g.Components.GetPcollections()[pc].GetWindowingStrategyId()
+			if byClock(g.Components.GetWindowingStrategies()[id].GetTrigger()) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// byClock tells whether a part of a trigger looks at the clock.
+func byClock(t *pipepb.Trigger) bool {
+	any := func(parts ...*pipepb.Trigger) bool { return slices.ContainsFunc(parts, byClock) }
+	switch t := t.GetTrigger().(type) {
+	case *pipepb.Trigger_AfterProcessingTime_, *pipepb.Trigger_AfterSynchronizedProcessingTime_:
+		return true
+	case *pipepb.Trigger_AfterEndOfWindow_:
+		return any(t.AfterEndOfWindow.GetEarlyFirings(), t.AfterEndOfWindow.GetLateFirings())
+	case *pipepb.Trigger_AfterAll_:
+		return any(t.AfterAll.GetSubtriggers()...)
+	case *pipepb.Trigger_AfterAny_:
+		return any(t.AfterAny.GetSubtriggers()...)
+	case *pipepb.Trigger_AfterEach_:
+		return any(t.AfterEach.GetSubtriggers()...)
+	case *pipepb.Trigger_OrFinally_:
+		return any(t.OrFinally.GetMain(), t.OrFinally.GetFinally())
+	case *pipepb.Trigger_Repeat_:
+		return any(t.Repeat.GetSubtrigger())
 	}
 	return false
 }

@@ -17,7 +17,7 @@ type Plan struct {
 	Stages []*Stage
 	// Exchanges, indexed by their ID.
 	Exchanges []*Exchange
-	// Streaming is set when the pipeline has a collection that is not bounded, or a TestStream: then exchanges are
+	// Streaming is set when the pipeline has a collection that is not bounded, or a TestStream, or by Options: then exchanges are
 	// pipelined, watermarks flow behind the records, and inputs never end otherwise than by their watermark. State,
 	// timers and triggers alone do not make a plan a streaming one: over bounded collections a task has all input of a
 	// key before any timer is due.

@@ -20,7 +20,7 @@ import (
 // TestScenarios builds the pipelines of testdata/scenarios, written as package plantest reads them, and compares what
 // explain says about the plan.
 //
-//	plan [apart] [unlifted]     the plan, or why there is none
+//	plan [apart] [unlifted] [streams] [streaming]     the plan, or why there is none
 //	dot, json                   the same in other forms
 //	descriptor stage=N          what the harness of a stage is told to run
 //	merging stage=N             what a harness is told to run to merge the windows of a stage's grouping
@@ -39,6 +39,10 @@ func TestScenarios(t *testing.T) {
 					o.DisableFusion = true
 				case "unlifted":
 					o.DisableLifting = true
+				case "streams":
+					o.Streams = true
+				case "streaming":
+					o.Streaming = true
 				}
 			}
 			built, err := plan.Build(p, o)

@@ -27,8 +27,12 @@ type runner struct {
 
 // Check finds everything that would keep the pipeline from running.
 func (r *runner) Check(ctx context.Context, p *pipepb.Pipeline, options *structpb.Struct) error {
-	planned, err := plan.Build(p, r.plan)
+	chosen, err := r.choose(options)
 	errs := []error{err}
+	how, err := r.planning(chosen, options)
+	errs = append(errs, err)
+	planned, err := plan.Build(p, how)
+	errs = append(errs, err)
 	dependencies := map[string][]*pipepb.ArtifactInformation{}
 	for id, env := range p.GetComponents().GetEnvironments() {
 		dependencies[id] = env.GetDependencies()
@@ -38,8 +42,6 @@ func (r *runner) Check(ctx context.Context, p *pipepb.Pipeline, options *structp
 	tasks, err := job.Parallelism(options)
 	errs = append(errs, err)
 	_, err = job.Attempts(options)
-	errs = append(errs, err)
-	chosen, err := r.choose(options)
 	errs = append(errs, err)
 	if chosen != nil {
 		errs = append(errs, chosen.Check(ctx, p, planned, tasks))
@@ -70,6 +72,16 @@ func (r *runner) choose(options *structpb.Struct) (engine.Engine, error) {
 	return r.named(name)
 }
 
+// planning is how a job is planned for an engine.
+func (r *runner) planning(on engine.Engine, options *structpb.Struct) (plan.Options, error) {
+	how := r.plan
+	streaming, err := job.Streaming(options)
+	if s, ok := on.(engine.Streamer); ok && s.Streams() {
+		how.Streams, how.Streaming = true, how.Streaming || streaming
+	}
+	return how, err
+}
+
 func (r *runner) named(name string) (engine.Engine, error) {
 	var names []string
 	for _, e := range r.engines {
@@ -83,7 +95,15 @@ func (r *runner) named(name string) (engine.Engine, error) {
 
 // Start plans the pipeline and submits it.
 func (r *runner) Start(ctx context.Context, s jobapi.Submission) (engine.Run, error) {
-	p, err := plan.Build(s.Pipeline, r.plan)
+	chosen, err := r.choose(s.Options)
+	if err != nil {
+		return nil, err
+	}
+	how, err := r.planning(chosen, s.Options)
+	if err != nil {
+		return nil, err
+	}
+	p, err := plan.Build(s.Pipeline, how)
 	if err != nil {
 		return nil, err
 	}
@@ -92,10 +112,6 @@ func (r *runner) Start(ctx context.Context, s jobapi.Submission) (engine.Run, er
 		return nil, err
 	}
 	attempts, err := job.Attempts(s.Options)
-	if err != nil {
-		return nil, err
-	}
-	chosen, err := r.choose(s.Options)
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +124,7 @@ func (r *runner) Start(ctx context.Context, s jobapi.Submission) (engine.Run, er
 		Name:         s.Name,
 		Pipeline:     s.Pipeline,
 		Plan:         p,
-		Planned:      r.plan,
+		Planned:      how,
 		Options:      s.Options,
 		Dependencies: dependencies,
 		Parallelism:  tasks,

@@ -50,7 +50,7 @@ func run(stdin io.Reader, stdout io.Writer, path string, f flags) error {
 	if err != nil {
 		return err
 	}
-	made, err := plan.Build(p, plan.Options{})
+	made, err := plan.Build(p, plan.Options{Streams: true})
 	if err != nil {
 		return err
 	}

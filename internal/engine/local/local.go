@@ -95,6 +95,9 @@ func New(cfg Config) *Engine {
 // Name is "local".
 func (e *Engine) Name() string { return "local" }
 
+// Streams implements engine.Streamer.
+func (e *Engine) Streams() bool { return true }
+
 // Check looks whether the pipeline's harnesses can be started on this host.
 func (e *Engine) Check(ctx context.Context, p *pipepb.Pipeline, _ *plan.Plan, parallelism int) error {
 	_, err := e.parallelism(parallelism)

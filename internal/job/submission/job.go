@@ -74,6 +74,8 @@ type jobJSON struct {
 type planJSON struct {
 	DisableFusion  bool `json:"disable_fusion"`
 	DisableLifting bool `json:"disable_lifting"`
+	Streams        bool `json:"streams,omitempty"`
+	Streaming      bool `json:"streaming,omitempty"`
 }
 
 // Encode writes the job.
