@@ -114,6 +114,8 @@ func TestWorkers(t *testing.T) {
 	}{
 		{nil, map[string]int{"plain": 8, "multi": 1, "ext": 8, "anyof": 1, "docker": 1, "nothing": 1}},
 		{map[string]any{"beam:option:environment_type:v1": "LOOPBACK"}, map[string]int{"plain": 8, "multi": 1, "ext": 1}},
+		{map[string]any{"beam:option:environment_type:v1": "LOOPBACK", "beam:option:experiments:v1": []any{"beam_fn_api", "use_loopback_process_worker"}},
+			map[string]int{"plain": 8, "multi": 1, "ext": 8}},
 		{map[string]any{"beam:option:sdk_worker_parallelism:v1": 1}, map[string]int{"plain": 8, "multi": 1}},
 		{map[string]any{"beam:option:sdk_worker_parallelism:v1": 3}, map[string]int{"plain": 3, "multi": 3, "ext": 3}},
 		{map[string]any{"beam:option:sdk_worker_parallelism:v1": "3"}, map[string]int{"plain": 3}},

@@ -11,9 +11,13 @@ import (
 	"trestle/internal/job"
 )
 
+// loopbackProcesses is the experiment of the Python SDK's by which its LOOPBACK starts a process for each worker that it is asked
+// for.
+const loopbackProcesses = "use_loopback_process_worker"
+
 // workersOf is how many workers an environment shall have. One when the SDK's harness uses all cores by itself, and
-// one for LOOPBACK, where the workers would be threads of one Python process under one interpreter lock. Otherwise one a
-// core. What the user asked for comes first.
+// one for LOOPBACK, where the workers would be threads of one Python process under one interpreter lock, unless they are
+// processes. Otherwise one a core. What the user asked for comes first.
 func workersOf(r *runnable, declared *pipepb.Environment, options *structpb.Struct, cores int) int {
 	if n := intOption(options, "sdk_worker_parallelism"); n > 1 {
 		return n
@@ -23,7 +27,7 @@ func workersOf(r *runnable, declared *pipepb.Environment, options *structpb.Stru
 			return 1
 		}
 	}
-	if r.external != nil && stringOption(options, "environment_type") == "LOOPBACK" {
+	if r.external != nil && stringOption(options, "environment_type") == "LOOPBACK" && !job.HasExperiment(options, loopbackProcesses) {
 		return 1
 	}
 	return max(1, cores)

@@ -126,3 +126,14 @@ func experiment(options *structpb.Struct, name string) string {
 	}
 	return ""
 }
+
+// HasExperiment tells whether the user has asked for an experiment, with a value or without.
+func HasExperiment(options *structpb.Struct, name string) bool {
+	list, _ := Option(options, "experiments")
+	for _, e := range list.GetListValue().GetValues() {
+		if e.GetStringValue() == name || strings.HasPrefix(e.GetStringValue(), name+"=") {
+			return true
+		}
+	}
+	return false
+}
