@@ -21,6 +21,8 @@ const (
 	defaultPatience = 30 * time.Second
 	// maxTries bounds the tries of which each brings something.
 	maxTries = 8
+	// hopeless divides the patience with an origin that has been given up before.
+	hopeless = 6
 )
 
 // SourceConfig says from where a worker has artifacts and where it keeps them. One of Bucket and Server is set.
@@ -33,7 +35,8 @@ type SourceConfig struct {
 	Dir string
 	// Job names the cache: fit for a file name, and the same for all workers of a job.
 	Job string
-	// Patience is for how long nothing may move before an artifact is given up. Default 30 s.
+	// Patience is for how long nothing may move before an artifact is given up. Default 30 s. Until something has come again, it
+	// is a sixth of that.
 	Patience time.Duration
 	// Message tells the user what is waited for; nil when nobody listens. It may be called concurrently.
 	Message func(text string)
@@ -54,6 +57,7 @@ type Source struct {
 
 	mu      sync.Mutex
 	fetches map[string]*fetch
+	dead    bool // the last artifact was given up, and nothing has come since
 }
 
 // fetch is an artifact on its way, for all who wait for it.
@@ -155,11 +159,12 @@ func (s *Source) bring(digest string) error {
 	begin := time.Now()
 	p := &progress{moved: begin}
 	defer s.speak(digest, p)()
-	pause := backoff.NewExponentialBackOff()
-	pause.MaxInterval = s.cfg.Patience / 4
+	pause, patience := backoff.NewExponentialBackOff(), s.patience()
+	pause.MaxInterval = patience / 4
 	for try := 1; ; try++ {
 		err := s.try(digest, p)
 		if err == nil {
+			s.gaveUp(false)
 			s.cfg.Log.Debug("fetched artifact", "sha256", digest, "from", s.origin.String(), "bytes", p.now().bytes, "took", time.Since(begin))
 			return nil
 		}
@@ -169,7 +174,8 @@ func (s *Source) bring(digest string) error {
 		}
 		wait := pause.NextBackOff()
 		silent := time.Since(p.now().moved)
-		if !mayPass(err) || try == maxTries || silent+wait > s.cfg.Patience {
+		if !mayPass(err) || try == maxTries || silent+wait > patience {
+			s.gaveUp(mayPass(err))
 			err = fmt.Errorf("bring artifact %s to this worker (tries: %d, in %v): %w", digest, try, time.Since(begin).Round(time.Millisecond), err)
 			s.cfg.Message(err.Error())
 			return err
@@ -182,6 +188,22 @@ func (s *Source) bring(digest string) error {
 			timer.Stop()
 		}
 	}
+}
+
+// patience is how long an artifact is waited for: less when the one before was waited for in vain.
+func (s *Source) patience() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.dead {
+		return s.cfg.Patience / hopeless
+	}
+	return s.cfg.Patience
+}
+
+func (s *Source) gaveUp(dead bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dead = dead
 }
 
 // try makes one attempt at an artifact.

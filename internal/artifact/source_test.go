@@ -361,6 +361,9 @@ func TestSourceGivesUp(t *testing.T) {
 			if said := user.all(); !strings.Contains(said, "waiting for artifact "+sum(nil)+" from ") || !strings.Contains(said, err.Error()) {
 				t.Errorf("the user was told %q", said)
 			}
+			if s.patience() >= cfg.Patience {
+				t.Errorf("the next artifact is waited for as long as this one")
+			}
 			onlyWhole(t, s)
 		}
 	})

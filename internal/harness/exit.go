@@ -1,10 +1,12 @@
 package harness
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/dustin/go-humanize"
 
@@ -17,6 +19,24 @@ const (
 	// logged is the same for what was logged as errors.
 	logged = 6
 )
+
+// StartError is why a harness never connected.
+type StartError struct {
+	// Environment is the id of the harness's environment.
+	Environment string
+	// Began is when the start that failed had begun.
+	Began time.Time
+	Err   error
+}
+
+func (e *StartError) Error() string {
+	if exit := (*Exit)(nil); errors.As(e.Err, &exit) { // which says it all by itself
+		return e.Err.Error()
+	}
+	return fmt.Sprintf("start a worker of environment %q: %v", e.Environment, e.Err)
+}
+
+func (e *StartError) Unwrap() error { return e.Err }
 
 // Exit is the error of a harness whose process or container has ended while it was needed.
 type Exit struct {

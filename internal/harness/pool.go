@@ -161,7 +161,7 @@ func (p *Pool) Workers(environment string) int {
 // for the same start; after that it is there at once. A worker that has ended is started anew. The start does not end
 // with ctx, only with the pool. The session belongs to the pool: the caller does not close it.
 //
-// Errors: why the worker cannot be had; an [*Exit] when its process or container ended; ErrClosed; ctx's.
+// Errors: a [*StartError] when the worker cannot be had, with an [*Exit] in it when its process or container ended; ErrClosed; ctx's.
 func (p *Pool) Session(ctx context.Context, environment string, n int) (*fnapi.Session, error) {
 	declared, ok := p.cfg.Environments[environment]
 	if !ok {

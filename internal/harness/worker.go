@@ -75,6 +75,7 @@ func (w *worker) over() bool {
 }
 
 func (w *worker) run() {
+	began := time.Now()
 	session, inst, err := w.start()
 	if err == nil {
 		err = w.await(session, inst)
@@ -85,8 +86,8 @@ func (w *worker) run() {
 		err = w.watch(session, inst)
 	} else {
 		w.err = err
-		if exit := (*Exit)(nil); !errors.As(err, &exit) { // which says it all by itself
-			w.err = fmt.Errorf("start a worker of environment %q: %w", w.environment, err)
+		if !errors.Is(err, ErrClosed) {
+			w.err = &StartError{Environment: w.environment, Began: began, Err: err}
 		}
 		close(w.settled)
 	}

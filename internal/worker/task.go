@@ -325,7 +325,8 @@ func (t *taskConn) fail(err error) error {
 // tried again, nor when it says the same as the last time that the engine had started the task.
 func (t *taskConn) kind(err error) byte {
 	var large *tooLarge
-	if errors.As(err, &large) {
+	var lasting *lastingError
+	if errors.As(err, &large) || errors.As(err, &lasting) {
 		return final
 	}
 	var user *fnapi.HarnessError

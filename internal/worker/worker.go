@@ -19,6 +19,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"time"
 
 	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
 	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
@@ -63,7 +64,8 @@ type Worker struct {
 	stages *stages
 	pool   *harness.Pool
 	// find is the way to a harness of an environment for a task that has a number among its stage's tasks here.
-	find func(environment string, slot int) stage.Harness
+	find   func(environment string, slot int) stage.Harness
+	starts starts
 
 	mu    sync.Mutex
 	tasks []*taskConn       // open, the oldest first
@@ -208,7 +210,8 @@ func (w *Worker) newPool(services *services, containers container.Config) *harne
 // harness is the way to a harness of the environment for a task that has a number among its stage's tasks here.
 func (w *Worker) harness(environment string, slot int) stage.Harness {
 	return func(ctx context.Context) (*fnapi.Session, error) {
-		return w.pool.Session(ctx, environment, slot%w.pool.Workers(environment))
+		session, err := w.pool.Session(ctx, environment, slot%w.pool.Workers(environment))
+		return session, w.starts.came(environment, err, time.Now())
 	}
 }
 
