@@ -201,6 +201,7 @@ func (a *assembly) input(stage *Stage, s *fuse.Stage) {
 		in.Kind, kind = KeyedElements, Keyed
 		in.State = a.state(s.Transforms[0])
 	}
+	in.Stable = a.plan.Streaming && slices.ContainsFunc(s.Transforms, func(n *graph.Node) bool { return n.ParDo.GetRequiresStableInput() })
 	coder := in.Coder
 	if in.Group != nil {
 		coder = in.Group.Coder

@@ -17,7 +17,7 @@ func (p *Plan) Digest() (string, error) {
 	d.message(p.Pipeline)
 	for _, s := range p.Stages {
 		in := s.Input
-		d.say("stage", s.Index, s.Name, s.Environment, s.Transforms, in.Kind, in.PCollection, in.Source, in.Coder, in.Exchanges, in.Splittable)
+		d.say("stage", s.Index, s.Name, s.Environment, s.Transforms, in.Kind, in.PCollection, in.Source, in.Coder, in.Exchanges, in.Splittable, in.Stable)
 		d.descriptor(s.Descriptor)
 		if g := in.Group; g != nil {
 			d.say("group", g.Transform, g.StateBacked, g.Coder)

@@ -11,7 +11,8 @@ import (
 
 // parDo reports what a DoFn asks for and cannot have.
 //
-// Stable input is had by a cut before the transform: what has crossed into a stage of a bounded pipeline does not change.
+// Stable input is had by a cut before the transform: what has crossed into a stage of a bounded pipeline does not change, and in
+// a streaming one it is kept until a snapshot has it (Input.Stable).
 // Bundle finalization is had as it is: a bundle is finalized when its output is committed.
 func (v *validator) parDo(n *graph.Node) {
 	if n.ParDo == nil {

@@ -86,6 +86,8 @@ type Input struct {
 	// Splittable is set when the input's consumer is a splittable DoFn's process step: elements may be split
 	// while they run and come back as residuals.
 	Splittable bool
+	// Stable is set in a streaming plan when the input's consumer wants it stable: the same again whenever the task begins anew.
+	Stable bool
 	// Truncation is how restrictions are cut short when a streaming plan is drained; nil where the input is not splittable,
 	// or its SDK does not know the step.
 	Truncation *Truncation

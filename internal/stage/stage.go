@@ -118,6 +118,11 @@ func Open(s Spec) (Task, error) {
 	if err := t.newGate(); err != nil {
 		return nil, t.errorf("open", errors.Join(err, t.intake.close()))
 	}
+	if t.stream != nil {
+		if t.stream.stable, err = newStable(s); err != nil {
+			return nil, t.errorf("open", errors.Join(err, t.Close()))
+		}
+	}
 	if p, ok := t.intake.(*panes); ok && t.stream != nil {
 		p.output, p.gate = &t.stream.told, t.stream.gate
 	}

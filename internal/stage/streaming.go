@@ -100,7 +100,9 @@ type stream struct {
 	main  int64 // the main input's watermark; times.input may be behind it
 	ended bool  // the main input has
 	gate  *gate // nil unless the stage has side inputs
-	look  bool  // what waits may pass
+	// stable is nil unless the stage's main input is to be stable.
+	stable *stable
+	look   bool // what waits may pass
 }
 
 var errNotStreaming = errors.New("the plan is not a streaming one")
@@ -136,6 +138,9 @@ func (t *task) streaming(ctx context.Context, what string, f func(context.Contex
 func (t *task) Watermark(ctx context.Context, input int, millis int64) error {
 	return t.streaming(ctx, "watermark", func(ctx context.Context) error {
 		at := &t.stream.main
+		if q := t.stream.stable; q != nil {
+			at = &q.arrived
+		}
 		if input != MainInput {
 			if input > len(t.stream.times.sides) {
 				return fmt.Errorf("of input %d, which the stage does not have", input)
@@ -149,6 +154,9 @@ func (t *task) Watermark(ctx context.Context, input int, millis int64) error {
 			return nil
 		}
 		*at = millis
+		if q := t.stream.stable; q != nil && q.left == 0 {
+			t.stream.main = q.arrived
+		}
 		if input != MainInput {
 			t.stream.look = true
 			if err := t.fill(ctx, saying, func(l *live) error { return l.watermark(input-1, millis) }); err != nil {
@@ -183,7 +191,10 @@ func (t *task) Clock(ctx context.Context, now time.Time) error {
 				return err
 			}
 		}
-		return t.advance(ctx)
+		if err := t.advance(ctx); err != nil {
+			return err
+		}
+		return t.letThrough(ctx, 0) // what the snapshot has that the task began with
 	})
 }
 
@@ -231,6 +242,12 @@ func (t *task) Snapshot(ctx context.Context, id uint64, directory string) error 
 				return err
 			}
 		}
+		if q := t.stream.stable; q != nil {
+			if err := q.snapshot(directory); err != nil {
+				return err
+			}
+			q.reached(id)
+		}
 		if t.stream.gate == nil {
 			return nil
 		}
@@ -246,7 +263,7 @@ func (t *task) Committed(ctx context.Context, id uint64) error {
 		if b, ok := t.runner.(*bundles); ok {
 			b.committed(ctx, id)
 		}
-		return nil
+		return t.letThrough(ctx, id)
 	})
 }
 

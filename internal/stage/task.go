@@ -137,7 +137,11 @@ func (t *task) Process(ctx context.Context, from Delivery, block []byte) error {
 			}
 			return t.tell(ctx)
 		}
-		if err := t.intake.process(ctx, from, block); err != nil {
+		process := t.intake.process
+		if q := t.stream.stable; q != nil {
+			process = func(_ context.Context, from Delivery, block []byte) error { return q.add(from, block) }
+		}
+		if err := process(ctx, from, block); err != nil {
 			return err
 		}
 		return t.tell(ctx)
@@ -175,6 +179,9 @@ func (t *task) Close() error {
 	err := errors.Join(t.runner.abandon(), t.intake.close())
 	if t.stream != nil && t.stream.gate != nil {
 		err = errors.Join(err, t.stream.gate.waits.close())
+	}
+	if t.stream != nil && t.stream.stable != nil {
+		err = errors.Join(err, t.stream.stable.close())
 	}
 	return err
 }

@@ -60,6 +60,9 @@ func inputText(in Input) string {
 	if in.Splittable {
 		b.WriteString(", splittable")
 	}
+	if in.Stable {
+		b.WriteString(", kept until a snapshot has it")
+	}
 	fmt.Fprintf(&b, ", coder %s", in.Coder)
 	return b.String()
 }

@@ -51,6 +51,8 @@ type Input struct {
 	Merging string `json:"merging,omitempty"`
 	// Splittable tells that elements may be split while they are processed.
 	Splittable bool `json:"splittable,omitempty"`
+	// Stable tells that elements are processed once a snapshot has them.
+	Stable bool `json:"stable,omitempty"`
 	// Coder is the coder of the elements as the harness gets them, written out.
 	Coder string     `json:"coder"`
 	From  []Exchange `json:"from"`
@@ -125,7 +127,7 @@ func (v viewer) stage(s *plan.Stage) Stage {
 		SideInputs: []SideInput{}, Transforms: []Transform{}, Outputs: []Output{},
 	}
 	out.Input = Input{
-		Kind: inputKinds[s.Input.Kind], PCollection: s.Input.PCollection, Splittable: s.Input.Splittable,
+		Kind: inputKinds[s.Input.Kind], PCollection: s.Input.PCollection, Splittable: s.Input.Splittable, Stable: s.Input.Stable,
 		Coder: v.coder(s.Input.Coder), From: v.from(s.Input.Exchanges),
 	}
 	if g := s.Input.Group; g != nil {

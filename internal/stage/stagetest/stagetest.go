@@ -51,6 +51,7 @@ func Run(t *testing.T, form Form) {
 		{"state", stateCases},
 		{"timers", timerCases},
 		{"streaming", streamingCases},
+		{"stable", stableCases},
 		{"outputs", outputCases},
 		{"side inputs", sideInputCases},
 		{"bundles", bundleCases},
@@ -59,7 +60,7 @@ func Run(t *testing.T, form Form) {
 		{"splits", splitCases},
 		{"close", closeCases},
 	} {
-		if group.name == "streaming" && !form.Streaming {
+		if (group.name == "streaming" || group.name == "stable") && !form.Streaming {
 			continue
 		}
 		t.Run(group.name, func(t *testing.T) {

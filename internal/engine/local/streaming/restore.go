@@ -52,7 +52,7 @@ func (j *Job) restored() error {
 		}
 		damaged = append(damaged, err)
 		if j.finalizes() {
-			return fmt.Errorf("%w: %w\nAn earlier one would not do: the pipeline's bundles were finalized since, and their sources may have let go of what they read", ErrRestore, err)
+			return fmt.Errorf("%w: %w\nAn earlier one would not do: since then bundles of the pipeline were finalized, or what wants stable input has had it, and sources may have let go of what they read", ErrRestore, err)
 		}
 	}
 	return fmt.Errorf("%w: %w", ErrRestore, errors.Join(damaged...))
@@ -85,9 +85,11 @@ func (j *Job) read(number uint64) (*manifest, error) {
 	return m, m.verify(j.folder(number))
 }
 
-// finalizes tells whether a transform of the pipeline asks for bundle finalization, which cannot be taken back.
+// finalizes tells whether a transform of the pipeline asks for bundle finalization or stable input: what was done when a snapshot
+// was safe cannot be taken back.
 func (j *Job) finalizes() bool {
-	return slices.Contains(j.cfg.Plan.Pipeline.GetRequirements(), urn.RequirementFinalization)
+	needs := j.cfg.Plan.Pipeline.GetRequirements()
+	return slices.Contains(needs, urn.RequirementFinalization) || slices.Contains(needs, urn.RequirementStableInput)
 }
 
 func (j *Job) restoreFolder() string { return j.folder(j.from.Number) }

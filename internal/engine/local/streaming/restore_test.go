@@ -30,6 +30,15 @@ func TestJobGoesOnAtAnyParallelism(t *testing.T) {
 	}
 }
 
+// So does one whose input waits for snapshots, which go on until a job that is drained has ended.
+func TestStableInputGoesOn(t *testing.T) {
+	r := newRig(t)
+	r.pipeline = strings.Replace(counting, "fixed state timers", "fixed state timers stable", 1)
+	r.until(2, 2)
+	r.drain(3)
+	r.exact()
+}
+
 // damage copies the snapshots, has one file of the last damaged, and tells with what the job then opens: with the snapshot
 // before, or with an error.
 func (r *rig) damage(harm func(folder string)) (from uint64, err error) {
