@@ -73,6 +73,13 @@ func ignoreGone(err error) error {
 	return err
 }
 
+func ignoreMissing(err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
 // Tail is the end of a log, for a person; of a log that cannot be read, why.
 func Tail(path string) string {
 	text, err := os.ReadFile(path)

@@ -22,6 +22,9 @@ type Server struct {
 	Endpoint, Data, Log string
 
 	cmd *exec.Cmd
+	// What it was started with.
+	trestle, dir string
+	flags        []string
 	// ended is closed when the process has ended, with how in err.
 	ended chan struct{}
 	err   error
@@ -30,13 +33,27 @@ type Server struct {
 // Serve starts a job server on a free port, with its data and its log (log/serve.log) below dir, and waits until it
 // says where it listens. ctx's end asks the server to end.
 func Serve(ctx context.Context, trestle, dir string, flags ...string) (*Server, error) {
+	log := filepath.Join(dir, "log", "serve.log")
+	if err := ignoreMissing(os.Remove(log)); err != nil {
+		return nil, err
+	}
+	return serve(ctx, trestle, dir, "127.0.0.1:0", flags)
+}
+
+// Again starts a server that has ended once more, at the same address and with the same data; its log goes on.
+func (s *Server) Again(ctx context.Context) (*Server, error) {
+	return serve(ctx, s.trestle, s.dir, s.Endpoint, s.flags)
+}
+
+func serve(ctx context.Context, trestle, dir, listen string, flags []string) (*Server, error) {
 	s := &Server{
-		Data:  filepath.Join(dir, "data"),
-		Log:   filepath.Join(dir, "log", "serve.log"),
+		Data:    filepath.Join(dir, "data"),
+		Log:     filepath.Join(dir, "log", "serve.log"),
+		trestle: trestle, dir: dir, flags: flags,
 		ended: make(chan struct{}),
 	}
-	argv := append([]string{trestle, "serve", "--listen", "127.0.0.1:0", "--data", s.Data}, flags...)
-	file, err := os.Create(s.Log)
+	argv := append([]string{trestle, "serve", "--listen", listen, "--data", s.Data}, flags...)
+	file, err := os.OpenFile(s.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, err
 	}
@@ -86,6 +103,20 @@ func (s *Server) PID() int { return s.cmd.Process.Pid }
 
 // Ended is closed when the server has ended, in whatever way.
 func (s *Server) Ended() <-chan struct{} { return s.ended }
+
+// Kill ends the server by SIGKILL, which it cannot know of; it is an error when it had ended before.
+func (s *Server) Kill() error {
+	select {
+	case <-s.ended:
+		return fmt.Errorf("the server ended before it was killed (%v)\n%s", s.cmd.ProcessState, Tail(s.Log))
+	default:
+	}
+	if err := s.cmd.Process.Kill(); err != nil {
+		return fmt.Errorf("kill the server: %w", err)
+	}
+	<-s.ended
+	return nil
+}
 
 // Stop asks the server to end; it is an error when it does not, or says that it failed, or had ended before.
 func (s *Server) Stop() error {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -30,12 +31,22 @@ type kafkaCase struct {
 	empty      bool
 	// stamped: times are the broker's, of when it got the record.
 	stamped bool
+	// commits: the offsets of all that was read are committed soon after it was. KafkaIO for Python commits those of
+	// windows of 5 minutes, once these have ended.
+	commits bool
+	// unsafe: no snapshot is taken, so that no offset may be committed.
+	unsafe bool
 }
 
 // kafkaPipelines runs KafkaIO from Python and from Java, with and without a partition that nobody writes to.
 func (f *flags) kafkaPipelines(ctx context.Context) error {
+	return f.withKafka(ctx, nil, f.kafkaCases)
+}
+
+// withKafka calls work with a broker, a server, and the address of an expansion service, which end when it does.
+func (f *flags) withKafka(ctx context.Context, serve []string, work func(_ context.Context, _ *kafka.Broker, _ *proc.Server, expansion string) error) error {
 	if f.kafka == "" || f.java == "" {
-		return errors.New("-kafka and -java are needed; `make e2e-kafka` gives them")
+		return errors.New("-kafka and -java are needed; the Makefile's targets give them")
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -43,13 +54,13 @@ func (f *flags) kafkaPipelines(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s, err := proc.Serve(ctx, f.trestle, f.dir, "--verbose", "--container-instead", "apache/beam_java*=trestle boot java --heap 256m")
+	s, err := proc.Serve(ctx, f.trestle, f.dir, append([]string{"--verbose", "--container-instead", javaInstead}, serve...)...)
 	if err != nil {
 		return errors.Join(err, b.Stop())
 	}
 	expansion, gone, err := f.expansionService(ctx)
 	if err == nil {
-		err = f.kafkaCases(ctx, b, s, expansion)
+		err = work(ctx, b, s, expansion)
 	}
 	err = errors.Join(err, s.Stop(), b.Stop())
 	cancel()
@@ -57,35 +68,69 @@ func (f *flags) kafkaPipelines(ctx context.Context) error {
 	return err
 }
 
+// javaInstead is what takes the place of the image that the expansion service names.
+const javaInstead = "apache/beam_java*=trestle boot java --heap 256m"
+
+// timed tells how long something took, and how it went.
+func (f *flags) timed(name string, do func() error) error {
+	began := time.Now()
+	err := do()
+	outcome := "ok"
+	if err != nil {
+		outcome = "FAILED"
+		err = fmt.Errorf("%s: %w", name, err)
+	}
+	fmt.Printf("%-24s %6.1f s  %s\n", name, time.Since(began).Seconds(), outcome)
+	return err
+}
+
 func (f *flags) kafkaCases(ctx context.Context, b *kafka.Broker, s *proc.Server, expansion string) error {
 	python := []string{filepath.Join(f.python, "bin", "python"), filepath.Join(f.source, "python", "kafka.py"), "--expansion_service", expansion,
-		"--runner=PortableRunner", "--job_endpoint=" + s.Endpoint}
+		"--runner=PortableRunner", "--job_endpoint=ENDPOINT"}
 	loopback := append(python[:len(python):len(python)], "--environment_type=LOOPBACK")
 	process := append(python[:len(python):len(python)], "--environment_type=PROCESS",
 		`--environment_config={"command": "trestle boot python --python `+python[0]+`"}`)
 	java := []string{"java", "-Xmx256m", "-cp", filepath.Join(f.java, "classes") + ":" + filepath.Join(f.java, "lib", "*"), "trestle.streaming.Kafka",
-		"--runner=PortableRunner", "--jobEndpoint=" + s.Endpoint, "--defaultEnvironmentType=LOOPBACK"}
+		"--runner=PortableRunner", "--jobEndpoint=ENDPOINT"}
+	javaProcess := append(java[:len(java):len(java)], "--defaultEnvironmentType=PROCESS", `--defaultEnvironmentConfig={"command": "trestle boot java --heap 256m"}`)
+	java = append(java, "--defaultEnvironmentType=LOOPBACK")
 	var errs []error
 	for _, c := range []kafkaCase{
-		{name: "python-loopback", argv: loopback, policy: "CreateTime", partitions: 3},
-		{name: "python-process", argv: process, policy: "CreateTime", partitions: 3},
+		{name: "python-loopback", argv: loopback, policy: "CreateTime", partitions: 3, commits: true},
+		{name: "python-process", argv: process, policy: "CreateTime", partitions: 3, commits: true},
 		{name: "python-empty-partition", argv: loopback, policy: "LogAppendTime", partitions: 4, empty: true, stamped: true},
-		{name: "java", argv: java, policy: "CreateTime", partitions: 3},
-		{name: "java-empty-partition", argv: java, policy: "LogAppendTime", partitions: 4, empty: true, stamped: true},
+		{name: "java", argv: java, policy: "CreateTime", partitions: 3, commits: true},
+		{name: "java-process", argv: javaProcess, policy: "CreateTime", partitions: 3, commits: true},
+		{name: "java-empty-partition", argv: java, policy: "LogAppendTime", partitions: 4, empty: true, stamped: true, commits: true},
+		{name: "python-unsafe", argv: loopback, policy: "CreateTime", partitions: 1, unsafe: true},
+		{name: "java-unsafe", argv: java, policy: "CreateTime", partitions: 1, unsafe: true},
 	} {
 		if f.only != "" && !strings.Contains(c.name, f.only) {
 			continue
 		}
-		began := time.Now()
-		err := c.run(ctx, f, b)
-		outcome := "ok"
-		if err != nil {
-			outcome = "FAILED"
-			errs = append(errs, fmt.Errorf("%s: %w", c.name, err))
-		}
-		fmt.Printf("%-24s %6.1f s  %s\n", c.name, time.Since(began).Seconds(), outcome)
+		errs = append(errs, f.timed(c.name, func() error { return c.on(ctx, f, b, s) }))
 	}
 	return errors.Join(errs...)
+}
+
+// on runs the case on a server, or on one of its own where it has to be another.
+func (c kafkaCase) on(ctx context.Context, f *flags, b *kafka.Broker, s *proc.Server) (err error) {
+	if c.unsafe {
+		dir := filepath.Join(f.dir, c.name)
+		if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(filepath.Join(dir, "log"), 0o755)); err != nil {
+			return err
+		}
+		if s, err = proc.Serve(ctx, f.trestle, dir, "--verbose", "--container-instead", javaInstead, "--snapshots", "24h"); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, s.Stop()) }()
+	}
+	argv := slices.Clone(c.argv)
+	for i := range argv {
+		argv[i] = strings.Replace(argv[i], "ENDPOINT", s.Endpoint, 1)
+	}
+	c.argv = argv
+	return c.run(ctx, f, b)
 }
 
 // run runs the pipeline until it has told of all windows, and cancels it: a topic has no end.
@@ -144,6 +189,12 @@ func (c kafkaCase) run(ctx context.Context, f *flags, b *kafka.Broker) error {
 	case err := <-ended:
 		return fmt.Errorf("the pipeline ended by itself: %w", err)
 	case err := <-counted:
+		if err == nil && c.commits {
+			err = committed(ctx, b, c.name, in, partitions, each)
+		}
+		if err == nil && c.unsafe {
+			err = uncommitted(ctx, b, c.name, in)
+		}
 		stop()
 		if end := <-ended; !errors.Is(end, context.Canceled) {
 			return fmt.Errorf("the pipeline did not run until it was stopped: %w", errors.Join(end, err))
@@ -157,6 +208,50 @@ func (c kafkaCase) run(ctx context.Context, f *flags, b *kafka.Broker) error {
 		return err
 	}
 	return compare(c.name, got.got, want)
+}
+
+// committed waits until a group has committed what was read of each of a topic's partitions, all n records of it.
+func committed(ctx context.Context, b *kafka.Broker, group, topic string, partitions []int, n int64) error {
+	ticker := time.NewTicker(250 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		at, err := b.Committed(ctx, group, topic)
+		if err != nil {
+			return err
+		}
+		all := true
+		for _, partition := range partitions {
+			switch {
+			case at[partition] > n:
+				return fmt.Errorf("group %s has committed offset %d of partition %d, which has %d records", group, at[partition], partition, n)
+			case at[partition] < n:
+				all = false
+			}
+		}
+		if all {
+			fmt.Printf("%s: the offsets of all records are committed\n", group)
+			return nil
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return fmt.Errorf("group %s has committed offsets %v of %d records in each of the partitions %v: %w", group, at, n, partitions, context.Cause(ctx))
+		}
+	}
+}
+
+// uncommitted looks whether a group has committed nothing of a topic, a while after all of it was counted.
+func uncommitted(ctx context.Context, b *kafka.Broker, group, topic string) error {
+	select {
+	case <-time.After(10 * time.Second): // longer than the others need, which commit
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	at, err := b.Committed(ctx, group, topic)
+	if err == nil && len(at) > 0 {
+		err = fmt.Errorf("group %s has committed offsets %v, and no snapshot was taken", group, at)
+	}
+	return err
 }
 
 // expansionService starts Beam's, with KafkaIO, and returns where it listens. It ends with ctx; gone is closed when it has.

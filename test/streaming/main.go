@@ -2,6 +2,8 @@
 // what comes out with counts made without Beam.
 //
 //	kafka  KafkaIO from Python, by cross-language, and from Java: read, window, GroupByKey, write
+//	games  Beam's game examples, from a topic
+//	kills  jobs of both kinds, while the server is killed
 //	poll   a splittable DoFn that polls for -duration: nothing may grow
 //
 // `make e2e-kafka` and `make e2e-poll` build what they need and run it.
@@ -27,6 +29,8 @@ type flags struct {
 	snapshots            time.Duration
 	kafka, java, only    string
 	timeout              time.Duration
+	times                int
+	seed                 uint64
 }
 
 func main() {
@@ -41,7 +45,9 @@ func main() {
 	flag.StringVar(&f.kafka, "kafka", "", "folder with the jars of a Kafka broker")
 	flag.StringVar(&f.java, "java", "", "folder with lib and classes: Beam Java with KafkaIO, and the Java pipelines")
 	flag.StringVar(&f.only, "only", "", "run what has this in its name")
-	flag.DurationVar(&f.timeout, "timeout", 10*time.Minute, "kafka: how long one pipeline may take")
+	flag.DurationVar(&f.timeout, "timeout", 10*time.Minute, "kafka and games: how long one pipeline may take; kills: to start, and once the kills are over")
+	flag.IntVar(&f.times, "kills", 30, "kills: how often the server is killed")
+	flag.Uint64Var(&f.seed, "seed", 1, "kills: what the moments and the records are drawn from")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -53,7 +59,7 @@ func main() {
 
 func (f *flags) run(ctx context.Context, args []string) error {
 	if f.dir == "" || f.python == "" || len(args) != 1 {
-		return errors.New("-dir, -python and one of kafka, poll are needed; the Makefile's targets give them")
+		return errors.New("-dir, -python and one of kafka, games, kills, poll are needed; the Makefile's targets give them")
 	}
 	for _, path := range []*string{&f.trestle, &f.dir, &f.source, &f.python, &f.results, &f.kafka, &f.java} {
 		if *path == "" {
@@ -76,7 +82,11 @@ func (f *flags) run(ctx context.Context, args []string) error {
 		return f.poll(ctx)
 	case "kafka":
 		return f.kafkaPipelines(ctx)
+	case "games":
+		return f.games(ctx)
+	case "kills":
+		return f.kills(ctx)
 	default:
-		return fmt.Errorf("there is no %q: there are kafka and poll", args[0])
+		return fmt.Errorf("there is no %q: there are kafka, games, kills and poll", args[0])
 	}
 }

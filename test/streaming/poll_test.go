@@ -46,7 +46,7 @@ func TestCheckPolls(t *testing.T) {
 		if err := os.WriteFile(path, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		return checkPolls(path, 100, 1)
+		return checkPolls(path, 100, 1, false)
 	}
 	if err := check(lines); err != nil {
 		t.Error(err)

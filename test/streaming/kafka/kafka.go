@@ -194,6 +194,33 @@ func (b *Broker) Consume(ctx context.Context, topic string, take func(Record) (e
 	}
 }
 
+// Len is how many records a topic has, all partitions together, of one that has never lost any.
+func (b *Broker) Len(ctx context.Context, topic string) (n int64, err error) {
+	ends, err := b.admin.ListEndOffsets(ctx, topic)
+	if err == nil {
+		err = ends.Error()
+	}
+	if err != nil {
+		return 0, fmt.Errorf("ends of topic %s: %w", topic, err)
+	}
+	ends.Each(func(o kadm.ListedOffset) { n += o.Offset })
+	return n, nil
+}
+
+// All is each record that is in a topic now.
+func (b *Broker) All(ctx context.Context, topic string) ([]Record, error) {
+	n, err := b.Len(ctx, topic)
+	if err != nil || n == 0 {
+		return nil, err
+	}
+	var all []Record
+	err = b.Consume(ctx, topic, func(r Record) bool {
+		all = append(all, r)
+		return int64(len(all)) == n
+	})
+	return all, err
+}
+
 // Committed is the offset that a consumer group has committed of each partition of a topic that it has one of.
 func (b *Broker) Committed(ctx context.Context, group, topic string) (map[int]int64, error) {
 	offsets, err := b.admin.FetchOffsets(ctx, group)

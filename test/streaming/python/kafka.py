@@ -11,6 +11,7 @@ import apache_beam as beam
 from apache_beam.io.kafka import ReadFromKafka
 from apache_beam.io.kafka import WriteToKafka
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.transforms.trigger import AccumulationMode
 from apache_beam.transforms.window import FixedWindows
 
 
@@ -26,6 +27,7 @@ def main():
   parser.add_argument('--out', required=True)
   parser.add_argument('--policy', required=True, help="what time is a record's, as KafkaIO's timestamp policies are called")
   parser.add_argument('--window', type=int, required=True, help='seconds')
+  parser.add_argument('--lateness', type=int, default=0, help='seconds; each late record has its group told again, with all it has')
   parser.add_argument('--group', required=True)
   parser.add_argument('--expansion_service', required=True)
   args, rest = parser.parse_known_args()
@@ -39,7 +41,7 @@ def main():
             timestamp_policy=args.policy,
             commit_offset_in_finalize=True,
             expansion_service=args.expansion_service)
-        | beam.WindowInto(FixedWindows(args.window))
+        | beam.WindowInto(FixedWindows(args.window), allowed_lateness=args.lateness, accumulation_mode=AccumulationMode.ACCUMULATING)
         | beam.GroupByKey()
         | beam.Map(count)
         | WriteToKafka(servers, args.out, expansion_service=args.expansion_service))

@@ -1,6 +1,9 @@
 """A pipeline whose source polls: a splittable DoFn that looks for new readings, reports those that are due, puts off
 the rest, and does so until it has made as many polls as it was asked for.
 
+With --until, it polls until that file says of how many polls there are: a number, which is larger than that of the
+polls so far.
+
 Each poll gives KEYS readings, of keys in turn, all of the moment at which the poll was due. They are counted by key and
 window of WINDOW seconds; and a running total by key is kept in state for the whole time. Both are written as lines:
 
@@ -10,6 +13,7 @@ window of WINDOW seconds; and a running total by key is kept in state for the wh
 
 import argparse
 import logging
+import os
 import time
 
 import apache_beam as beam
@@ -58,6 +62,12 @@ class Poll(beam.DoFn):
           ManualWatermarkEstimator.default_provider())):
     poll = tracker.current_restriction().start
     while True:
+      if element['until'] and os.path.exists(element['until']):
+        with open(element['until']) as f:
+          if poll >= int(f.read()):
+            # What is not within the restriction is its end.
+            tracker.try_claim(tracker.current_restriction().stop)
+            return
       due = element['start'] + poll * element['every']
       left = due - time.time()
       if left > 0:
@@ -106,14 +116,15 @@ def window_line(kv, window=beam.DoFn.WindowParam):
 
 def main():
   parser = argparse.ArgumentParser()
-  parser.add_argument('--polls', type=int, required=True)
+  parser.add_argument('--polls', type=int, default=1 << 40)
+  parser.add_argument('--until', default='', help='a file that will say how many polls there are')
   parser.add_argument('--every', type=float, required=True, help='seconds')
   parser.add_argument('--keys', type=int, default=10)
   parser.add_argument('--window', type=int, default=10, help='seconds')
   parser.add_argument('--start', type=float, required=True, help='when the first poll is due, Unix time')
   parser.add_argument('--out', required=True)
   args, rest = parser.parse_known_args()
-  plan = {'polls': args.polls, 'every': args.every, 'keys': args.keys, 'start': args.start}
+  plan = {'polls': args.polls, 'every': args.every, 'keys': args.keys, 'start': args.start, 'until': args.until}
   with beam.Pipeline(options=PipelineOptions(rest, streaming=True, save_main_session=True)) as p:
     counts = (
         p
