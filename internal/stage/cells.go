@@ -27,7 +27,11 @@ const (
 
 // place begins the key of what a task keeps for the encoded user key.
 func (k *keyedStore) place(kd kind, key []byte) []byte {
-	b := make([]byte, 0, 64)
+	return k.begin(make([]byte, 0, 64), kd, key)
+}
+
+// begin is place in bytes that are there.
+func (k *keyedStore) begin(b []byte, kd kind, key []byte) []byte {
 	b = binary.BigEndian.AppendUint16(b, uint16(shuffle.KeyGroup(key, k.spec.KeyGroups)))
 	return append(b, byte(kd))
 }

@@ -55,7 +55,9 @@ func (k *kept) expiration(w expiredWindow) (timer, error) {
 // drop removes what is kept of a window that is over.
 func (k *kept) drop(w expiredWindow) error {
 	state := appendPart(appendPart(k.place(kindState, w.key), w.key), w.window)
-	k.over.DeleteRange(state, after(state))
+	if err := k.over.DeleteRange(state, after(state)); err != nil {
+		return err
+	}
 	prefix := append(k.place(kindTimer, w.key), appendPart(appendPart(nil, w.key), w.window)...)
 	var names [][]byte
 	if err := k.over.Scan(prefix, after(prefix), func(key, _ []byte) (bool, error) {

@@ -262,7 +262,9 @@ func (l *live) collect(side int) error {
 				return err
 			}
 			l.over.Delete(l.ofWindow(side, kindShown, w))
-			l.drop(appendPart(l.at(side, kindContent), w), ok && is.n > maxBatch)
+			if err := l.drop(appendPart(l.at(side, kindContent), w), ok && is.n > maxBatch); err != nil {
+				return err
+			}
 		}
 		l.stale = true
 		if err := l.commit(); err != nil {

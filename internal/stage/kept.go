@@ -148,8 +148,11 @@ func (k *kept) watch(w touched) error {
 		return fmt.Errorf("window that state is kept of: %w", err)
 	}
 	at := min(end+k.lateness, coder.MaxTimestamp)
-	key := coder.AppendTimestamp(k.place(kindExpiry, w.key), at)
-	k.over.Put(appendPart(appendPart(key, w.key), w.window), nil)
+	key := appendPart(appendPart(coder.AppendTimestamp(k.place(kindExpiry, w.key), at), w.key), w.window)
+	if _, known, err := k.over.Get(key); err != nil || known {
+		return err
+	}
+	k.over.Insert(key, nil)
 	k.expiries.put(k.groupOf(w.key), at)
 	return nil
 }

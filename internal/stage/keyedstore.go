@@ -19,6 +19,7 @@ type keyedStore struct {
 	first, end int // the key groups that the task owns, the last one not among them
 	queues     []*heads
 	folder     string // of the store, in the task's own and in a snapshot
+	shared     bool   // others read what has been committed
 
 	// State requests and timers of a bundle come from goroutines of its own.
 	mu    *sync.Mutex
@@ -99,7 +100,9 @@ func (k *keyedStore) open() error {
 	if k.store, err = kv.Open(filepath.Join(k.spec.State.Directory, k.folder), k.spec.State.Cache, k.spec.Log, from, lo, hi); err != nil {
 		return err
 	}
-	k.over = k.store.NewOverlay()
+	if k.over = k.store.NewOverlay(); k.shared {
+		k.over = k.store.NewDirectOverlay()
+	}
 	return nil
 }
 
@@ -121,7 +124,9 @@ func (k *keyedStore) forgetAll() error {
 		return nil
 	}
 	for g := k.first; g < k.end; g++ {
-		k.over.DeleteRange([]byte{byte(g >> 8), byte(g)}, []byte{byte((g + 1) >> 8), byte(g + 1)})
+		if err := k.over.DeleteRange([]byte{byte(g >> 8), byte(g)}, []byte{byte((g + 1) >> 8), byte(g + 1)}); err != nil {
+			return err
+		}
 	}
 	for _, h := range k.queues {
 		h.empty()

@@ -86,6 +86,7 @@ func newLive(p *plan.Plan, s *plan.Stage) (*live, error) {
 		l.sides = append(l.sides, side)
 	}
 	l.keyedStore = newKeyedStore(Spec{Parallelism: 1, KeyGroups: len(l.sides)})
+	l.shared = true
 	l.folder = viewsName
 	l.events, l.clocks, l.ends = l.queue(kindEvent), l.queue(kindClock), l.queue(kindEnd)
 	return l, nil
@@ -351,18 +352,18 @@ func (l *live) next(side int, w []byte) error {
 	s.fill[string(w)] = filled{generation: f.generation + 1}
 	l.over.Put(l.ofWindow(side, kindGeneration, w), binary.AppendUvarint(nil, f.generation+1))
 	if !ok || is.generation != f.generation {
-		l.drop(l.contents(side, w, f.generation), true)
+		return l.drop(l.contents(side, w, f.generation), true)
 	}
 	return nil
 }
 
 // drop has contents removed; large ones at once, which costs later reads something.
-func (l *live) drop(prefix []byte, large bool) {
+func (l *live) drop(prefix []byte, large bool) error {
 	if !large {
-		l.over.DeleteRange(prefix, after(prefix))
-		return
+		return l.over.DeleteRange(prefix, after(prefix))
 	}
 	l.drops = append(l.drops, prefix)
+	return nil
 }
 
 // sidePack is values of an iterable that came one after the other into a window.
@@ -477,7 +478,9 @@ func (l *live) show(side int, w []byte, n int64) error {
 		is.version = was.version
 		l.changes++
 		if was.generation != f.generation {
-			l.drop(l.contents(side, w, was.generation), was.n > maxBatch)
+			if err := l.drop(l.contents(side, w, was.generation), was.n > maxBatch); err != nil {
+				return err
+			}
 		}
 	} else {
 		l.fresh = true

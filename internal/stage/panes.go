@@ -38,6 +38,8 @@ type panes struct {
 	buf    []byte // records that go to the harness next
 	taken  int    // bytes of the bundle under way
 	drops  drops
+	lookup []byte // a key that is looked up
+	woken  []byte // the entry of a queue that has been taken out of the store, for the window that wakes by it
 }
 
 // ofKey is the elements of one key that are taken up together.
@@ -208,7 +210,8 @@ func (p *panes) load(key []byte, windows [][]byte) error {
 		if i > 0 && bytes.Equal(windows[i-1], w) {
 			continue
 		}
-		state, ok, err := p.over.Get(appendPart(slices.Clone(prefix), w))
+		p.lookup = appendPart(append(p.lookup[:0], prefix...), w)
+		state, ok, err := p.over.Get(p.lookup)
 		if err == nil && ok {
 			err = p.key.Load(w, state)
 		}
@@ -239,7 +242,9 @@ func (p *panes) carryOut(ctx context.Context, key []byte, values [][]byte, effec
 		case grouping.Clear:
 			p.unpack(key)
 			bag := p.bag(key, e.Bag)
-			p.over.DeleteRange(bag, after(bag))
+			if err := p.over.DeleteRange(bag, after(bag)); err != nil {
+				return err
+			}
 		case grouping.Hold:
 			p.reset(p.holds, key, e)
 		case grouping.EventTimer:
@@ -247,7 +252,11 @@ func (p *panes) carryOut(ctx context.Context, key []byte, values [][]byte, effec
 		case grouping.ProcessingTimer:
 			p.reset(p.clocks, key, e)
 		case grouping.Save:
-			p.over.Put(p.window(key, e.Window), bytes.Clone(e.State))
+			put := p.over.Put
+			if e.New {
+				put = p.over.Insert
+			}
+			put(p.window(key, e.Window), bytes.Clone(e.State))
 		case grouping.Forget:
 			p.over.Delete(p.window(key, e.Window))
 		case grouping.Drop:
@@ -274,6 +283,8 @@ const (
 	packBytes = 64 << 10
 	// maxPacks is how many bags of a key are looked through for each value: an element has as many as it has windows.
 	maxPacks = 32
+	// smallPack is up to what size a pack is copied for values that come later.
+	smallPack = 1 << 10
 )
 
 // append adds a value to its bag, which reaches the overlay with unpack.
@@ -295,10 +306,35 @@ func (p *panes) append(key []byte, e *grouping.Effect, value []byte) {
 func (p *panes) unpack(key []byte) {
 	for i := range p.packs {
 		k := &p.packs[i]
-		p.over.Put(p.value(key, k.bag, k.at), append(binary.AppendUvarint(nil, uint64(k.n)), k.bytes...))
+		if p.extend(key, k) {
+			continue
+		}
+		p.over.Insert(p.value(key, k.bag, k.at), append(binary.AppendUvarint(nil, uint64(k.n)), k.bytes...))
 	}
 	clear(p.packs)
 	p.packs = p.packs[:0]
+}
+
+// extend appends a pack to the one before it, if that is small and has not gone to a file: a group that gets its values one by
+// one would else have an entry for each.
+func (p *panes) extend(key []byte, k *pack) bool {
+	// A bag's number sorts before all ones, which none is.
+	p.lookup = appendPart(appendPart(p.begin(p.lookup[:0], kindValue, key), key), k.bag)
+	bag := len(p.lookup)
+	p.lookup = binary.BigEndian.AppendUint64(p.lookup, math.MaxUint64)
+	last, entry, ok := p.over.Last(p.lookup[:bag], p.lookup)
+	if !ok || len(entry) > smallPack || len(last) != bag+8 {
+		return false
+	}
+	at := int64(binary.BigEndian.Uint64(last[bag:]))
+	values, n, err := cutPack(entry)
+	if err != nil || at+n != k.at {
+		return false
+	}
+	both := make([]byte, 0, binary.MaxVarintLen32+len(values)+len(k.bytes))
+	both = append(binary.AppendUvarint(both, uint64(n+k.n)), values...)
+	p.over.Put(last, append(both, k.bytes...))
+	return true
 }
 
 // cutPack takes an entry of the store apart: its values, and how many they are.
@@ -328,10 +364,14 @@ func (p *panes) reset(h *heads, key []byte, e *grouping.Effect) {
 		return appendPart(appendPart(coder.AppendTimestamp(p.place(h.kind, key), at), key), e.Window)
 	}
 	if e.Was != grouping.None {
-		p.over.Delete(entry(e.Was))
+		if was := entry(e.Was); !bytes.Equal(was, p.woken) {
+			p.over.Delete(was)
+		} else {
+			p.woken = nil
+		}
 	}
 	if e.Is != grouping.None {
-		p.over.Put(entry(e.Is), nil)
+		p.over.Insert(entry(e.Is), nil)
 		h.put(p.groupOf(key), e.Is)
 	}
 }
@@ -348,13 +388,15 @@ func (p *panes) move(key []byte, e *grouping.Effect) error {
 	}); err != nil {
 		return err
 	}
-	p.over.DeleteRange(from, after(from))
+	if err := p.over.DeleteRange(from, after(from)); err != nil {
+		return err
+	}
 	for _, entry := range moved {
 		_, n, err := cutPack(entry)
 		if err != nil {
 			return err
 		}
-		p.over.Put(binary.BigEndian.AppendUint64(slices.Clone(to), uint64(at)), entry)
+		p.over.Insert(binary.BigEndian.AppendUint64(slices.Clone(to), uint64(at)), entry)
 		at += n
 	}
 	if at != e.At+e.N {
@@ -378,6 +420,9 @@ func (p *panes) emit(ctx context.Context, key []byte, e *grouping.Effect) error 
 	}
 	g.begin(p.buf, e, key)
 	bag := p.bag(key, e.Bag)
+	if !p.machine.Merging() && p.over.Fresh(p.window(key, e.Window)) {
+		p.over.Bare(bag, after(bag)) // the values came with the window, or after it
+	}
 	if e.N > 0 {
 		if err := p.over.Scan(bag, after(bag), func(_, entry []byte) (bool, error) {
 			values, n, err := cutPack(entry)
@@ -397,11 +442,15 @@ func (p *panes) emit(ctx context.Context, key []byte, e *grouping.Effect) error 
 		return err
 	}
 	p.taken += g.held
-	if len(p.buf) < sendBytes && p.taken < p.spec.BundleBytes {
+	if len(p.buf) < paneBytes && p.taken < p.spec.BundleBytes {
 		return nil
 	}
 	return p.send(ctx)
 }
+
+// paneBytes is about how much goes to the harness at a time: it begins with the first of many panes that are due at once while
+// the others are made.
+const paneBytes = 64 << 10
 
 // send passes gathered records to the harness, and ends the bundle when it has as much as it may.
 func (p *panes) send(ctx context.Context) error {
@@ -480,7 +529,10 @@ func (p *panes) wakeDue(ctx context.Context, h *heads, until int64) (did bool, e
 		}
 		// It has come, whether or not the window still knows of it.
 		p.over.Delete(entries[i])
-		if err := p.carryOut(ctx, w.key, nil, effects); err != nil {
+		p.woken = entries[i]
+		err = p.carryOut(ctx, w.key, nil, effects)
+		p.woken = nil
+		if err != nil {
 			return false, err
 		}
 		if err := p.send(ctx); err != nil {

@@ -310,7 +310,7 @@ func (s *stateful) dropped() *drops { return &s.drops }
 
 func (s *stateful) hold() (int64, error) {
 	hold := coder.MaxTimestamp
-	for _, h := range []*heads{s.kept.holds, s.kept.sortedInput} {
+	for _, h := range []*heads{s.kept.holds, s.kept.events, s.kept.sortedInput} {
 		at, err := s.kept.head(h)
 		if err != nil {
 			return 0, err

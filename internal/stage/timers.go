@@ -173,12 +173,12 @@ func (k *kept) apply(t *timer) error {
 	}
 	value := t.value()
 	group := k.groupOf(t.key)
-	k.over.Put(append(k.place(kindTimer, t.key), name...), value)
+	k.over.Insert(append(k.place(kindTimer, t.key), name...), value)
 	h := k.queueOf(t.family)
-	k.over.Put(k.queued(h.kind, t, t.due, name), value)
+	k.over.Insert(k.queued(h.kind, t, t.due, name), value)
 	h.put(group, t.due)
-	if k.held {
-		k.over.Put(k.queued(kindHold, t, t.holds, name), nil)
+	if k.holdsApart(t.family, t.due, t.holds) {
+		k.over.Insert(k.queued(kindHold, t, t.holds, name), nil)
 		k.holds.put(group, t.holds)
 	}
 	return nil
@@ -202,9 +202,16 @@ func (k *kept) remove(t *timer, name []byte) error {
 func (k *kept) take(t *timer, name []byte, due, holds int64) {
 	k.over.Delete(append(k.place(kindTimer, t.key), name...))
 	k.over.Delete(k.queued(k.queueOf(t.family).kind, t, due, name))
-	if k.held {
+	if k.holdsApart(t.family, due, holds) {
 		k.over.Delete(k.queued(kindHold, t, holds, name))
 	}
+}
+
+// holdsApart tells whether a timer is in the queue of holds. One that fires by event time, and puts nothing out with a time before
+// that, holds the watermark back by waiting: it fires when the input's watermark has come to it, and the output's is not past
+// that.
+func (k *kept) holdsApart(family int, due, holds int64) bool {
+	return k.held && (k.state.Timers[family].ProcessingTime || holds < due)
 }
 
 // due are the timers of a queue that are to fire before a time: of each key the first only, because what it does may

@@ -100,7 +100,9 @@ func (k *kept) answer(r *fnpb.StateRequest) (*fnpb.StateResponse, error) {
 		k.touch(c.key, c.window)
 		return &fnpb.StateResponse{Response: &fnpb.StateResponse_Append{Append: &fnpb.StateAppendResponse{}}}, k.add(c, q.Append.GetData())
 	case *fnpb.StateRequest_Clear:
-		k.over.DeleteRange(c.lo, c.hi)
+		if err := k.over.DeleteRange(c.lo, c.hi); err != nil {
+			return nil, err
+		}
 		return &fnpb.StateResponse{Response: &fnpb.StateResponse_Clear{Clear: &fnpb.StateClearResponse{}}}, nil
 	}
 	return nil, fmt.Errorf("a state request of kind %T", r.GetRequest())
@@ -109,7 +111,7 @@ func (k *kept) answer(r *fnpb.StateRequest) (*fnpb.StateResponse, error) {
 // add appends what an SDK has appended. Each append has a place of its own, behind all before it.
 func (k *kept) add(c cell, data []byte) error {
 	if c.kind != urn.UserStateOrderedList {
-		k.over.Put(k.numbered(c.lo), slices.Clone(data))
+		k.over.Insert(k.numbered(c.lo), slices.Clone(data))
 		return nil
 	}
 	// KV<varint, length-prefixed value>, see StateAppendRequest in beam_fn_api.proto.
@@ -123,7 +125,7 @@ func (k *kept) add(c cell, data []byte) error {
 			return errOrderedList
 		}
 		value := data[n : len(data)-len(rest)]
-		k.over.Put(k.numbered(coder.AppendTimestamp(slices.Clone(c.prefix), int64(at))), slices.Clone(value))
+		k.over.Insert(k.numbered(coder.AppendTimestamp(slices.Clone(c.prefix), int64(at))), slices.Clone(value))
 		data = rest
 	}
 	return nil

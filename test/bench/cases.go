@@ -99,6 +99,22 @@ func localCases(minutes bool) []benchCase {
 		c.name, c.stream = c.name+"-stream", true
 		cases = append(cases, c)
 	}
+	// The same records, over state that is a fifth of the budget, and twenty times it.
+	for _, s := range []struct {
+		size, memory string
+		records      int64
+		keys         int64
+		large        bool
+	}{
+		{"25m", "128MiB", 3e5, 1e3, false}, {"2500m", "128MiB", 3e5, 1e5, false},
+		{"100m", "512MiB", 12e5, 4e3, true}, {"10g", "512MiB", 12e5, 4e5, true},
+	} {
+		if minutes || !s.large {
+			cases = append(cases, benchCase{
+				name: "state-" + s.size, shape: "wide", records: s.records, keys: s.keys, bytes: 25_000, stream: true, memory: s.memory, peers: []string{trestle},
+			})
+		}
+	}
 	// The first takes as long as it takes, which says what full load is; the others are at loads that it allows.
 	for _, perSecond := range []int64{10e6, 10e3, 50e3} {
 		cases = append(cases, benchCase{

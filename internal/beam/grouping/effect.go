@@ -55,6 +55,7 @@ type Effect struct {
 
 	Was, Is int64 // of Hold, EventTimer, ProcessingTimer, in ms
 	State   []byte
+	New     bool // of Save: nothing has been saved of the window, or it was forgotten
 }
 
 // Now is how far time has come, in milliseconds since the epoch.

@@ -268,7 +268,7 @@ func (k *Key) finish() []Effect {
 		k.changes(c)
 		start := len(k.bytes)
 		k.bytes = k.m.appendState(k.bytes, &c.persisted, c.end)
-		k.effects = append(k.effects, Effect{Kind: Save, Window: c.window, State: k.bytes[start:len(k.bytes):len(k.bytes)]})
+		k.effects = append(k.effects, Effect{Kind: Save, Window: c.window, State: k.bytes[start:len(k.bytes):len(k.bytes)], New: !c.stored})
 		c.stored = true
 	}
 	return k.effects

@@ -15,6 +15,34 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// What was put and deleted between two checkpoints has never been in a file.
+func TestWhatDoesNotLastReachesNoFile(t *testing.T) {
+	f := newFixture(t)
+	s, o := f.open("store", nil, nil, nil)
+	for i := range 1000 {
+		o.Insert(fmt.Appendf(nil, "%04d", i), nil)
+		if i%10 == 0 {
+			if err := o.Commit(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if i >= 20 {
+			o.Delete(fmt.Appendf(nil, "%04d", i-20))
+		}
+	}
+	if n := s.recent.count; n != 20 {
+		t.Errorf("%d changes are kept, want those of the 20 keys that are there", n)
+	}
+	f.checkpoint(s, o, "cut")
+	if n := s.db.Metrics().Total().TablesCount; n != 1 || s.recent.count != 0 {
+		t.Errorf("%d files, %d changes left, want 1 and none", n, s.recent.count)
+	}
+	o.Delete([]byte("0990")) // is in a file
+	if n := s.recent.count; n != 1 {
+		t.Errorf("%d changes are kept, want a deletion", n)
+	}
+}
+
 // model is what an overlay over a store is meant to be: a map.
 type model struct{ staged, stored map[string]string }
 
@@ -37,7 +65,8 @@ func (m *model) check(t *rapid.T, o *Overlay, lo, hi []byte) {
 }
 
 func TestAnOverlayIsAMap(t *testing.T) {
-	cache := NewCache(1 << 20)
+	// Small enough for some commits to reach files, and for some not to.
+	cache := NewCache(1 << 10)
 	defer cache.Close()
 	n := 0
 	key := rapid.Custom(func(t *rapid.T) []byte {
@@ -46,14 +75,18 @@ func TestAnOverlayIsAMap(t *testing.T) {
 	value := rapid.Custom(func(t *rapid.T) []byte {
 		return bytes.Repeat([]byte{byte(rapid.IntRange('a', 'z').Draw(t, "value"))}, rapid.SampledFrom([]int{0, 1, 300}).Draw(t, "size"))
 	})
+	folders := t.TempDir()
 	rapid.Check(t, func(rt *rapid.T) {
 		n++
-		dir := filepath.Join(t.TempDir(), fmt.Sprint(n))
+		dir := filepath.Join(folders, fmt.Sprint(n))
 		s, err := Open(dir, cache, slog.New(slog.DiscardHandler), nil, nil, nil)
 		if err != nil {
 			rt.Fatal(err)
 		}
 		o := s.NewOverlay()
+		if rapid.Bool().Draw(rt, "direct") {
+			o = s.NewDirectOverlay()
+		}
 		defer func() {
 			if err := o.Close(); err != nil {
 				rt.Error(err)
@@ -63,10 +96,15 @@ func TestAnOverlayIsAMap(t *testing.T) {
 			}
 		}()
 		m := &model{map[string]string{}, map[string]string{}}
+		checkpoints := 0
 		rt.Repeat(map[string]func(*rapid.T){
 			"put": func(t *rapid.T) {
 				k, v := key.Draw(t, "k"), value.Draw(t, "v")
-				o.Put(k, v)
+				if _, there := m.staged[string(k)]; there || rapid.Bool().Draw(t, "put") {
+					o.Put(k, v)
+				} else {
+					o.Insert(k, v)
+				}
 				m.staged[string(k)] = string(v)
 			},
 			"delete": func(t *rapid.T) {
@@ -79,7 +117,9 @@ func TestAnOverlayIsAMap(t *testing.T) {
 				if bytes.Compare(lo, hi) >= 0 {
 					return
 				}
-				o.DeleteRange(lo, hi)
+				if err := o.DeleteRange(lo, hi); err != nil {
+					t.Fatal(err)
+				}
 				maps.DeleteFunc(m.staged, func(k, _ string) bool { return k >= string(lo) && k < string(hi) })
 			},
 			"commit": func(t *rapid.T) {
@@ -87,6 +127,38 @@ func TestAnOverlayIsAMap(t *testing.T) {
 					t.Fatal(err)
 				}
 				m.stored = maps.Clone(m.staged)
+			},
+			"checkpoint": func(t *rapid.T) {
+				if checkpoints == 2 {
+					return // they take their time
+				}
+				if err := o.Commit(); err != nil {
+					t.Fatal(err)
+				}
+				m.stored = maps.Clone(m.staged)
+				checkpoints++
+				if err := s.Checkpoint(fmt.Sprint(dir, "-", checkpoints)); err != nil {
+					t.Fatal(err)
+				}
+			},
+			"freeze": func(t *rapid.T) {
+				if !o.direct {
+					return
+				}
+				frozen := s.Freeze()
+				got := map[string]string{}
+				if err := frozen.Scan([]byte("0"), []byte("99"), func(k, v []byte) ([]byte, bool, error) {
+					got[string(k)] = string(v)
+					return nil, true, nil
+				}); err != nil {
+					t.Fatal(err)
+				}
+				if err := frozen.Close(); err != nil {
+					t.Fatal(err)
+				}
+				if !maps.Equal(got, m.stored) {
+					t.Fatalf("frozen: %q, want %q", got, m.stored)
+				}
 			},
 			"discard": func(t *rapid.T) {
 				if err := o.Discard(); err != nil {
@@ -105,8 +177,8 @@ func TestAnOverlayIsAMap(t *testing.T) {
 			},
 			"": func(t *rapid.T) {
 				m.check(t, o, []byte("0"), []byte("99"))
-				if (len(m.staged) > 0) && o.Size() < 0 {
-					t.Fatalf("size %d", o.Size())
+				if size := o.store.recent.size; o.Size() < 0 || size < 0 || size > 0 != (o.store.recent.count > 0) {
+					t.Fatalf("sizes %d, %d, of %d changes", o.Size(), size, o.store.recent.count)
 				}
 			},
 		})

@@ -26,9 +26,14 @@ const (
 
 // Store is an ordered store. It belongs to one goroutine at a time, but for Close.
 type Store struct {
-	db   *pebble.DB
-	dir  string
-	next uint64 // see Overlay.Next
+	db     *pebble.DB
+	dir    string
+	cache  *Cache
+	recent recent // changes that are not in db
+	// next is what Overlay.Next has answered last, nextWritten what db has of it.
+	next, nextWritten uint64
+	charged           int // what the cache has been told of recent
+	writes            int // how often recent has gone to db
 }
 
 // sequence is where a store keeps its counter: behind all keys of key groups.
@@ -38,7 +43,7 @@ var sequence = []byte{0xff, 0xff, 0xff}
 // holds what the given checkpoints have of keys from lo on and before hi (nil: to the end); keys are assumed to be in one
 // checkpoint at the most.
 func Open(dir string, cache *Cache, log *slog.Logger, from []string, lo, hi []byte) (*Store, error) {
-	s := &Store{dir: dir}
+	s := &Store{dir: dir, cache: cache, recent: newRecent()}
 	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
@@ -176,13 +181,17 @@ func (s *Store) readSequence() error {
 	}
 	if len(counter) == 8 {
 		s.next = binary.BigEndian.Uint64(counter)
+		s.nextWritten = s.next
 	}
 	return closer.Close()
 }
 
-// Checkpoint writes the store as it is now into a directory, which must not be there: files that never change again, most
-// of them hard links to the store's own.
+// Checkpoint writes the store as it is now, all changes committed, into a directory, which must not be there: files that never
+// change again, most of them hard links to the store's own.
 func (s *Store) Checkpoint(dir string) error {
+	if err := s.write(); err != nil {
+		return err
+	}
 	// Without a log, what is in memory only would be left out.
 	if err := s.db.Flush(); err != nil {
 		return fmt.Errorf("store: write what is in memory: %w", err)
@@ -195,5 +204,6 @@ func (s *Store) Checkpoint(dir string) error {
 
 // Close closes the store and removes its files.
 func (s *Store) Close() error {
+	s.forget()
 	return errors.Join(s.db.Close(), os.RemoveAll(s.dir))
 }

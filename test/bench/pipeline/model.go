@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -32,6 +33,8 @@ func (sh shape) buildModel(s beam.Scope) (arrive int64, known bool) {
 		beam.ParDo0(s, &countingFn{Count: state.MakeValueState[int64]("count")}, sh.timed(s))
 	case "bag": // a bag per key, which is only added to
 		beam.ParDo0(s, &baggingFn{Bag: state.MakeBagState[[]byte]("bag")}, sh.timed(s))
+	case "wide": // a value of the record's size per key: each record reads it and writes another
+		beam.ParDo0(s, &replacingFn{Value: state.MakeValueState[[]byte]("value")}, sh.timed(s))
 	case "timers": // a timer for each record
 		beam.ParDo0(s, &timingFn{Due: timers.InEventTime("due"), Tagged: true}, sh.timed(s))
 		return 2 * sh.records, true
@@ -68,6 +71,7 @@ func init() {
 	// a microsecond more, with each runner.
 	beam.RegisterDoFn(&countingFn{})
 	beam.RegisterDoFn(&baggingFn{})
+	beam.RegisterDoFn(&replacingFn{})
 	beam.RegisterDoFn(&timingFn{})
 	register.Emitter3[beam.EventTime, int64, []byte]()
 }
@@ -121,6 +125,29 @@ func (f *baggingFn) ProcessElement(p state.Provider, _ int64, value []byte) erro
 
 // FinishBundle adds to the counter.
 func (f *baggingFn) FinishBundle(ctx context.Context) { f.tally.finish(ctx) }
+
+// replacingFn keeps the last value of each key.
+type replacingFn struct {
+	Value state.Value[[]byte]
+
+	tally tally
+}
+
+// ProcessElement takes a record's value in place of the one before, which is of the same size.
+func (f *replacingFn) ProcessElement(p state.Provider, key int64, value []byte) error {
+	before, ok, err := f.Value.Read(p)
+	if err != nil {
+		return err
+	}
+	if ok && len(before) != len(value) {
+		return fmt.Errorf("key %d has a value of %d bytes, want %d", key, len(before), len(value))
+	}
+	f.tally.n++
+	return f.Value.Write(p, value)
+}
+
+// FinishBundle adds to the counter.
+func (f *replacingFn) FinishBundle(ctx context.Context) { f.tally.finish(ctx) }
 
 // timingFn sets a timer for each record, or one for each key again and again.
 type timingFn struct {
