@@ -182,6 +182,14 @@ func (p *Pool) Session(ctx context.Context, environment string, n int) (*fnapi.S
 	}
 }
 
+// Start has the environment's n-th worker started, unless it is there, for a call of Session that is to come. What may go
+// wrong is told by that call, which starts it once more.
+func (p *Pool) Start(environment string, n int) {
+	if declared, ok := p.cfg.Environments[environment]; ok && n >= 0 {
+		_, _ = p.worker(declared, key{environment, n}) // ErrClosed: nobody will call
+	}
+}
+
 // worker finds the worker, or starts it.
 func (p *Pool) worker(declared *pipepb.Environment, k key) (*worker, error) {
 	p.mu.Lock()

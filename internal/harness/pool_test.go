@@ -223,6 +223,7 @@ func hasAll(t *testing.T, what, text string, parts ...string) {
 func TestOneStart(t *testing.T) {
 	b := newBench(t)
 	p := b.pool(b.config(map[string]*pipepb.Environment{"py": processEnv(t, "harness")}))
+	p.Start("py", 1) // in advance
 	sessions := make([]*fnapi.Session, 20)
 	var wg sync.WaitGroup
 	for i := range sessions {

@@ -35,12 +35,15 @@ import (
 	"trestle/internal/store/kv"
 )
 
-// Config is what a worker is started with. All fields are required.
+// Config is what a worker is started with. All fields but Tasks are required.
 type Config struct {
 	// Version is the program's: a job of another one is refused.
 	Version string
 	// Scratch is a folder for the worker alone, which it makes and removes.
 	Scratch string
+	// Tasks is how many tasks of a stage the engine may run here side by side: so many harnesses are started at once, where an
+	// environment has that many, since a later stage's tasks would wait for them one after the other.
+	Tasks int
 	// Stdin brings the job, and then stays open for as long as the worker is wanted. Stdout takes the line that says where it
 	// listens.
 	Stdin  io.Reader
@@ -161,6 +164,7 @@ func (w *Worker) run() (err error) {
 	if _, err := fmt.Fprintf(w.cfg.Stdout, "trestle-worker 1 %d %s\n", listener.Addr().(*net.TCPAddr).Port, hex.EncodeToString(w.token[:])); err != nil {
 		w.end(fmt.Errorf("tell where the worker listens: %w", err))
 	}
+	w.startHarnesses()
 	<-w.ctx.Done()
 	// The harnesses first: a task that waits for one returns.
 	stop, cancel := context.WithTimeout(context.Background(), stopTimeout)
@@ -205,6 +209,24 @@ func (w *Worker) newPool(services *services, containers container.Config) *harne
 		Message:      w.message,
 		Containers:   containers,
 	})
+}
+
+// startHarnesses has those started that the job will want, and waits for none. One that fails to start is started again when it is
+// wanted, and says why then.
+func (w *Worker) startHarnesses() {
+	seen := map[string]bool{"": true}
+	start := func(environment string) {
+		if seen[environment] {
+			return
+		}
+		seen[environment] = true
+		for n := range min(w.cfg.Tasks, w.pool.Workers(environment)) {
+			w.pool.Start(environment, n)
+		}
+	}
+	for _, s := range w.plan.Stages {
+		start(s.Environment)
+	}
 }
 
 // harness is the way to a harness of the environment for a task that has a number among its stage's tasks here.

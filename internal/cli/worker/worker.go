@@ -17,6 +17,7 @@ import (
 // NewCommand is the subcommand; version is the program's. People do not call it: it is hidden.
 func NewCommand(version *string) *cobra.Command {
 	var scratch string
+	var tasks int
 	cmd := &cobra.Command{
 		Use:   "worker",
 		Short: "Host a job's tasks beside an engine's own worker",
@@ -36,6 +37,7 @@ The adapter in a Flink TaskManager starts this, brings the job on standard input
 			return worker.Run(cmd.Context(), worker.Config{
 				Version: *version,
 				Scratch: scratch,
+				Tasks:   tasks,
 				Stdin:   os.Stdin,
 				Stdout:  cmd.OutOrStdout(),
 				Log:     obs.NewLogger(cmd.ErrOrStderr(), false),
@@ -43,5 +45,6 @@ The adapter in a Flink TaskManager starts this, brings the job on standard input
 		},
 	}
 	cmd.Flags().StringVar(&scratch, "scratch", "", "folder for the worker's files (required)")
+	cmd.Flags().IntVar(&tasks, "tasks", 1, "how many tasks of a stage the engine may run here side by side")
 	return cmd
 }

@@ -24,8 +24,10 @@ public final class Workers {
    *
    * @param tmp where the worker's own folder goes
    * @param job what the worker gets unread; not to be changed any more
+   * @param tasks how many tasks of a stage may run here side by side
    */
-  public static Worker get(Path tmp, byte[] job) throws FailedException, InterruptedException {
+  public static Worker get(Path tmp, byte[] job, int tasks)
+      throws FailedException, InterruptedException {
     LOCK.lockInterruptibly();
     try {
       Worker worker = WORKERS.get(ByteBuffer.wrap(job));
@@ -36,7 +38,13 @@ public final class Workers {
                 "trestle-worker-" + ProcessHandle.current().pid() + "-" + UUID.randomUUID());
         worker =
             Worker.start(
-                List.of(binary.toString(), "worker", "--scratch", scratch.toString()),
+                List.of(
+                    binary.toString(),
+                    "worker",
+                    "--scratch",
+                    scratch.toString(),
+                    "--tasks",
+                    Integer.toString(tasks)),
                 job,
                 Limits.USUAL);
         WORKERS.put(ByteBuffer.wrap(job), worker);

@@ -8,6 +8,7 @@ import java.util.concurrent.RejectedExecutionException;
 import java.util.concurrent.atomic.AtomicBoolean;
 import org.apache.flink.api.common.TaskInfo;
 import org.apache.flink.api.common.operators.MailboxExecutor;
+import org.apache.flink.configuration.TaskManagerOptions;
 import org.apache.flink.metrics.Gauge;
 import org.apache.flink.runtime.taskmanager.TaskManagerRuntimeInfo;
 import org.apache.flink.streaming.api.operators.AbstractStreamOperatorV2;
@@ -109,7 +110,10 @@ final class StageOperator extends AbstractStreamOperatorV2<Block>
       getMetricGroup().addGroup("trestle").addGroup("worker").gauge(name + "Bytes", gauge);
     }
     try {
-      worker = Workers.get(Path.of(taskManager.getTmpDirectories()[0]), job);
+      int slots = taskManager.getConfiguration().get(TaskManagerOptions.NUM_TASK_SLOTS);
+      worker =
+          Workers.get(
+              Path.of(taskManager.getTmpDirectories()[0]), job, Math.min(stage.parallelism, slots));
       task =
           Task.open(
               worker,

@@ -24,12 +24,16 @@ final class StageSpec implements Serializable {
   /** Ids of the exchanges that the stage feeds. */
   final int[] exchanges;
 
-  StageSpec(int index, String name, int[] inputs, int[] emptySides, int[] exchanges) {
+  /** How many tasks the job's stages have, but for those that have one. */
+  final int parallelism;
+
+  StageSpec(int index, String name, int[] inputs, int[] emptySides, int[] exchanges, int parallelism) {
     this.index = index;
     this.name = name;
     this.inputs = inputs;
     this.emptySides = emptySides;
     this.exchanges = exchanges;
+    this.parallelism = parallelism;
   }
 
   /** The output of an exchange, which is one of the sending operator's side outputs. */

@@ -102,7 +102,8 @@ final class Translation {
             shortened(stage.name),
             inputs.keySet().stream().mapToInt(Integer::intValue).toArray(),
             IntStream.rangeClosed(1, stage.sideInputs).filter(i -> !inputs.containsKey(i)).toArray(),
-            graph.exchanges.stream().filter(e -> e.from == index).mapToInt(e -> e.id).toArray());
+            graph.exchanges.stream().filter(e -> e.from == index).mapToInt(e -> e.id).toArray(),
+            parallelism);
     MultipleInputTransformation<Block> operator =
         new MultipleInputTransformation<>(
             spec.name, new StageOperatorFactory(spec), BlockType.INSTANCE, tasks);

@@ -23,7 +23,8 @@ final class FakeWorker {
       System.out.print("{\"pack\":\"" + pack + "\",\"pid\":" + ProcessHandle.current().pid() + "}");
       return;
     }
-    if (args.length != 3 || !args[0].equals("worker") || !args[1].equals("--scratch")) {
+    if (args.length != 5 || !args[0].equals("worker") || !args[1].equals("--scratch")
+        || !args[3].equals("--tasks")) {
       System.err.println("cannot be started with " + String.join(" ", args));
       System.exit(2);
     }
@@ -32,6 +33,11 @@ final class FakeWorker {
     in.readFully(text);
     Properties job = new Properties();
     job.load(new ByteArrayInputStream(text));
+    String tasks = job.getProperty("tasks", args[4]);
+    if (!tasks.equals(args[4])) {
+      System.err.println("was told of " + args[4] + " tasks, not of " + tasks);
+      System.exit(4);
+    }
     if (job.containsKey("refuse")) {
       System.err.println(job.getProperty("refuse"));
       System.exit(3);

@@ -70,7 +70,8 @@ final class JobTest {
             .exchange(Kind.FORWARD, 2, 3, 0) // 30
             .exchange(Kind.REBALANCE, 1, 3, 0) // 40
             .graph(
-                "stage.0=make 1280 2000 0 20", "stage.1=pass 10 40", "stage.2=pass 30", "stage.3=pass");
+                "stage.0=make 1280 2000 0 20", "stage.1=pass 10 40", "stage.2=pass 30", "stage.3=pass",
+                "tasks=2"); // of three, in two slots
     Map<String, String> reports = reports(run(graph));
     assertThat(reports.get("trestle/0/0")).isEqualTo("attempt=0");
     // 1280 blocks of each of the key groups 0 to 127 ten times.
@@ -109,7 +110,7 @@ final class JobTest {
         new Submission(1)
             .setting("restart-strategy.type", "none")
             .single("a stage", 0)
-            .graph("stage.0=fail 0 user code\\\\n  at line 3");
+            .graph("stage.0=fail 0 user code\\\\n  at line 3", "tasks=1");
     Throwable failure = failure(graph);
     assertThat(failure).isInstanceOf(TaskFailed.class);
     assertThat(failure.getMessage())
