@@ -191,11 +191,14 @@ func (k *keyedStore) snapshot(directory string) error {
 	return k.store.Checkpoint(filepath.Join(directory, k.folder))
 }
 
+// close closes the store, if there is one. It is idempotent.
 func (k *keyedStore) close() error {
 	if k.over == nil {
 		return nil
 	}
-	return errors.Join(k.over.Close(), k.store.Close())
+	err := errors.Join(k.over.Close(), k.store.Close())
+	k.store, k.over = nil, nil
+	return err
 }
 
 // wakeAt is the earliest time in queues that go by processing time; zero when they are empty.

@@ -227,9 +227,7 @@ func (p *pushback) done() error {
 	if len(p.waiting) > 0 || !p.opened() {
 		return nil
 	}
-	err := p.close()
-	p.store, p.over = nil, nil
-	return err
+	return p.close()
 }
 
 // hold is the earliest timestamp of what waits.

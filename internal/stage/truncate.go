@@ -112,6 +112,13 @@ func (b *bundles) askTruncated(ctx context.Context, parts []putOff) (records [][
 	if err := b.connect(ctx); err != nil {
 		return nil, err
 	}
+	tokens := b.tokens
+	if b.gate != nil {
+		// What is truncated passed the gate when it came: what it reads of side inputs can be read.
+		b.state.thaw()
+		b.state.frozen = b.spec.Views.acquire()
+		tokens = b.state.frozen.tokens
+	}
 	step := b.spec.Stage.Input.Truncation
 	descriptor, err := b.session.AddDescriptor(step.Descriptor)
 	if err != nil {
@@ -127,7 +134,7 @@ func (b *bundles) askTruncated(ctx context.Context, parts []putOff) (records [][
 			}))
 		},
 		State:       b.state.answer,
-		CacheTokens: b.tokens,
+		CacheTokens: tokens,
 	})
 	if err != nil {
 		return nil, err

@@ -30,6 +30,8 @@ type setup struct {
 	script sdk.Script
 	// merge is what the same harness does when it is asked to merge windows; nil when it is not.
 	merge sdk.Script
+	// mapping is what it does when it is asked which windows of a side input others read; nil when it is not.
+	mapping sdk.Script
 	// memory is the budget for shuffles; 0 stands for plenty.
 	memory      int64
 	bundleBytes int
@@ -101,7 +103,7 @@ func start(t *testing.T, open Open, s setup) *rig {
 		t.Fatal(err)
 	}
 	if s.script != nil {
-		r.connect(map[string]sdk.Script{"work": s.script, "merge-windows": s.merge})
+		r.connect(map[string]sdk.Script{"work": s.script, "merge-windows": s.merge, "map-windows": s.mapping})
 	}
 	t.Cleanup(r.end)
 	for range r.spec.Parallelism {

@@ -35,6 +35,9 @@ type testCase struct {
 	run  func(*testing.T, Open)
 }
 
+// streamingGroups are the groups of cases of streaming plans.
+var streamingGroups = map[string]bool{"streaming": true, "stable": true, "pushback": true, "truncation": true, "finalization": true}
+
 // directly is for cases of what only a task that is called has.
 const directly = "directly: "
 
@@ -52,6 +55,9 @@ func Run(t *testing.T, form Form) {
 		{"timers", timerCases},
 		{"streaming", streamingCases},
 		{"stable", stableCases},
+		{"pushback", pushbackCases},
+		{"truncation", truncationCases},
+		{"finalization", finalizationCases},
 		{"outputs", outputCases},
 		{"side inputs", sideInputCases},
 		{"bundles", bundleCases},
@@ -60,7 +66,7 @@ func Run(t *testing.T, form Form) {
 		{"splits", splitCases},
 		{"close", closeCases},
 	} {
-		if (group.name == "streaming" || group.name == "stable") && !form.Streaming {
+		if streamingGroups[group.name] && !form.Streaming {
 			continue
 		}
 		t.Run(group.name, func(t *testing.T) {
