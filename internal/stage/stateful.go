@@ -244,7 +244,12 @@ func (s *stateful) step(ctx context.Context, before, now int64, ended bool) (did
 			return did, err
 		}
 	}
-	due, err := k.due(k.events, before)
+	// What is set for later than its window lasts goes with that, however far the watermark leaps.
+	over, err := k.head(k.expiries)
+	if err != nil {
+		return false, err
+	}
+	due, err := k.due(k.events, min(before, max(over, over+1)))
 	if err == nil && len(due) == 0 {
 		if now == never {
 			// Nobody waits for the clock any more: it goes from one timer to the next.
@@ -272,7 +277,11 @@ func (s *stateful) step(ctx context.Context, before, now int64, ended bool) (did
 			before = min(before, coder.EndOfGlobalWindow)
 		}
 	}
-	windows, err := k.expired(before)
+	timer, err := k.head(k.events)
+	if err != nil {
+		return false, err
+	}
+	windows, err := k.expired(min(before, timer))
 	if err != nil || len(windows) == 0 {
 		return false, err
 	}

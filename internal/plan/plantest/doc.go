@@ -19,6 +19,6 @@
 // either with @WINDOW and ~ (unbounded) behind it; what is left out comes from the first input. A coder is written bytes,
 // kv(string, varint), lp(X), iterable(X), …; a name that means nothing is a coder that only its SDK knows.
 //
-// Options are env=NAME, restriction=CODER, acc=CODER, urn=URN, state[=bag, multimap, list], timers[=processing], and
+// Options are env=NAME, restriction=CODER, acc=CODER, urn=URN, state[=bag, multimap, list], timers[=processing, both], and
 // the flags stable, sorted, finalize, expiry.
 package plantest

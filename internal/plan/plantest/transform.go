@@ -130,6 +130,9 @@ func (ps *parser) options(t *pipepb.PTransform, options []string, sides map[stri
 		case "state":
 			pardo.StateSpecs = map[string]*pipepb.StateSpec{"s": state(value)}
 		case "timers":
+			if value == "both" {
+				value, pardo.TimerFamilySpecs = "", timers(pardo.TimerFamilySpecs, "c", "processing")
+			}
 			pardo.TimerFamilySpecs = timers(pardo.TimerFamilySpecs, "t", value)
 		case "expiry":
 			pardo.TimerFamilySpecs = timers(pardo.TimerFamilySpecs, "end", "")
