@@ -46,15 +46,6 @@ func (r *rig) bundle(word string) {
 	r.flush()
 }
 
-func (r *rig) committed(id uint64) {
-	r.t.Helper()
-	for i := range r.tasks {
-		if err := r.streaming(i).Committed(r.ctx, id); err != nil {
-			r.t.Fatal(err)
-		}
-	}
-}
-
 // snapshot takes one of a number of the first task.
 func (r *rig) snapshot(id uint64) stage.Restore {
 	r.t.Helper()

@@ -249,7 +249,7 @@ func snapshotOfPushback(t *testing.T, open Open) {
 }
 
 func waitingIsTold(t *testing.T, open Open) {
-	r := startSided(t, open, setup{pipeline: sidedBy("never", "string", ""), })
+	r := startSided(t, open, setup{pipeline: sidedBy("never", "string", "")})
 	r.clock(0)
 	r.process(stage.MainInput, windowedRecord(nil, 3, first, "a"))
 	r.clock(10_000)
