@@ -42,7 +42,7 @@ func (f *flags) e2e(ctx context.Context) (ok bool, err error) {
 	for i, home := range homes {
 		var cells []cell
 		for _, c := range matrix(i, f.quick) {
-			if strings.Contains(c.name(), f.only) {
+			if f.wants(c.name()) {
 				cells = append(cells, c)
 			}
 		}

@@ -216,7 +216,7 @@ func (f *flags) strikes(ctx context.Context) (ok bool, err error) {
 	}
 	var results []result
 	for _, b := range bads {
-		if !strings.Contains(b.name, f.only) || b.engines && f.images == "" || b.cut && c.Plain != "" {
+		if !f.wants(b.name) || b.engines && f.images == "" || b.cut && c.Plain != "" {
 			continue
 		}
 		fmt.Printf("Flink %s: bad job %s …\n", version, b.name)
@@ -235,7 +235,7 @@ func (f *flags) strikes(ctx context.Context) (ok bool, err error) {
 		if job == (cell{}) {
 			job = of("go", inProcess, onS3, onS3)
 		}
-		if !strings.Contains(fault.name, f.only) || job.environment == inDocker && f.images == "" {
+		if !f.wants(fault.name) || job.environment == inDocker && f.images == "" {
 			continue
 		}
 		if job.environment == inDocker {

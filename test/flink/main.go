@@ -54,7 +54,7 @@ func main() {
 	flag.StringVar(&f.software, "software", ".", "up: folders that hosts see read-only though they are below /tmp, separated by colons")
 	flag.StringVar(&f.flinks, "flinks", "", "e2e: folders of Flink's versions, separated by colons")
 	flag.BoolVar(&f.quick, "quick", false, "e2e: the first version and two cells only")
-	flag.StringVar(&f.only, "only", "", "e2e: only cells with this in their name (sdk-environment-staging-data)")
+	flag.StringVar(&f.only, "only", "", "e2e and faults: only those with one of these words in their name (sdk-environment-staging-data)")
 	flag.IntVar(&f.jobs, "jobs", 20, "chaos: how many jobs")
 	flag.Uint64Var(&f.seed, "seed", 0, "chaos: what is killed, and the random pipelines, follow from it; 0 for another each time")
 	flag.StringVar(&f.shaped, "shaped", filepath.Join("build", "flink", "shaped"), "chaos: binary of ./test/flink/shaped")
@@ -131,6 +131,12 @@ func (f *flags) run(ctx context.Context, arguments []string) error {
 	default:
 		return f.start(ctx, c, h)
 	}
+}
+
+// wants tells whether a name is among those that the user has asked for: all, if none.
+func (f *flags) wants(name string) bool {
+	words := strings.Fields(f.only)
+	return len(words) == 0 || slices.ContainsFunc(words, func(word string) bool { return strings.Contains(name, word) })
 }
 
 // absolute makes all paths so: hosts have other working folders.
