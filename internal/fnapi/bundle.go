@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
 	"google.golang.org/grpc/mem"
@@ -66,8 +67,11 @@ type Bundle struct {
 	queue    chan delivery
 	waiting  *credit.Bytes // in queue
 	requests chan stateRequest
-	workers  sync.WaitGroup
-	received chan struct{} // closed when every sink has ended
+	// asked is how many state requests are in requests, or are being answered from there; whoever answers one holds answering.
+	asked     atomic.Int32
+	answering sync.Mutex
+	workers   sync.WaitGroup
+	received  chan struct{} // closed when every sink has ended
 
 	response  *fnpb.ProcessBundleResponse
 	responded chan struct{} // closed when response is set
@@ -194,6 +198,9 @@ func (b *Bundle) Abort(cause error) {
 	b.session.control.forget(b.id)
 	b.session.removeBundle(b)
 	b.workers.Wait()
+	// The state stream's reader may be answering: after that it does no more, the bundle's context having ended.
+	b.answering.Lock()
+	defer b.answering.Unlock()
 	for {
 		select {
 		case d := <-b.queue:

@@ -106,7 +106,7 @@ func localCases(minutes bool) []benchCase {
 		keys         int64
 		large        bool
 	}{
-		{"25m", "128MiB", 3e5, 1e3, false}, {"2500m", "128MiB", 3e5, 1e5, false},
+		{"10m", "50MiB", 12e4, 400, false}, {"1g", "50MiB", 12e4, 4e4, false},
 		{"100m", "512MiB", 12e5, 4e3, true}, {"10g", "512MiB", 12e5, 4e5, true},
 	} {
 		if minutes || !s.large {
