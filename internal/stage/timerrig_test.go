@@ -118,7 +118,9 @@ func (r *scriptRig) each(f func(stage.StreamingTask) error) {
 func (r *scriptRig) watermark(millis int64) {
 	r.t.Helper()
 	r.input = millis
-	r.each(func(task stage.StreamingTask) error { return task.Watermark(context.Background(), stage.MainInput, millis) })
+	r.each(func(task stage.StreamingTask) error {
+		return task.Watermark(context.Background(), stage.MainInput, millis)
+	})
 }
 
 func (r *scriptRig) clock(millis int64) {
@@ -205,7 +207,7 @@ type scriptOut struct {
 	quiet bool
 	// before is the watermark that it had told before the last event.
 	before int64
-	wake  time.Time
+	wake   time.Time
 }
 
 func (o *scriptOut) say(f string, args ...any) {

@@ -162,7 +162,7 @@ func drainWithoutTruncation(t *testing.T, open Open) {
 		r.watermark(coder.MaxTimestamp)
 		r.drain()
 		r.flush()
-		r.clock(2 * 60 * 60 * 1000) // the delays of bounded ones count as before
+		r.clock(2 * 60 * 60 * 1000) // delays that the SDK asks for from then on are waited for
 		r.flush()
 		r.want(c.want)
 		d.wantTruncated(t, "")
