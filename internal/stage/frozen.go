@@ -199,6 +199,30 @@ func (v *Views) mapped(side int, expiry, end int64) {
 	}
 }
 
+// piled tells how far all tasks' main inputs are, when windows have come of a side input that may be so many because nobody reads
+// them.
+func (v *Views) piled() (reached int64, ok bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	reached = coder.MaxTimestamp
+	for _, at := range v.live.reached {
+		reached = min(reached, at)
+	}
+	if reached == coder.MinTimestamp {
+		return reached, false
+	}
+	for _, s := range v.live.sides {
+		if s.news >= pile {
+			s.news, ok = 0, true
+		}
+	}
+	return reached, ok
+}
+
+// pile is how many windows of a side input become readable before the tasks look whether they will ever be read, which
+// takes a question to the SDK.
+const pile = 32
+
 // over says that a task's main input has come to a point: windows that expired before are over. When all tasks of the stage
 // are there, what nobody will read is removed.
 func (v *Views) over(task int, millis int64) error {

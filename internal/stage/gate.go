@@ -10,6 +10,7 @@ import (
 	"time"
 
 	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
+	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
 
 	"trestle/internal/beam/coder"
 	"trestle/internal/beam/window"
@@ -19,14 +20,15 @@ import (
 // input, the window can be read that its own window reads. The others are pushed back, and pass later, in the order in which they
 // came. An element in several windows passes for those that are ready.
 type gate struct {
-	spec     Spec
-	views    *Views
-	runner   admitted
-	coder    *coder.Windowed  // of the input
-	main     *window.Strategy // of the input
-	lateness int64
-	mappers  []mapper // by side input; nil for one that nobody is asked about
-	windowed bool     // a side input has other windows than the global one
+	spec      Spec
+	views     *Views
+	runner    admitted
+	coder     *coder.Windowed           // of the input
+	main      *window.Strategy          // of the input
+	windowing *pipepb.WindowingStrategy // of the input
+	lateness  int64
+	mappers   []mapper // by side input; nil for one that nobody is asked about
+	windowed  bool     // a side input has other windows than the global one
 
 	floors     uint64  // of the side inputs, when windows was looked through last
 	version    uint64  // of the side inputs, as far as this task was told
@@ -70,6 +72,7 @@ func newGate(s Spec, to admitted, watermarks []int64) (*gate, error) {
 	}
 	c := s.Plan.Pipeline.GetComponents()
 	ws := c.GetWindowingStrategies()[c.GetPcollections()[s.Stage.Input.PCollection].GetWindowingStrategyId()]
+	g.windowing = ws
 	if g.main, err = window.Compile(ws, s.coders()); err != nil {
 		return nil, fmt.Errorf("windowing of the input: %w", err)
 	}
@@ -339,6 +342,35 @@ func (g *gate) ask(ctx context.Context, asked [][]byte) error {
 				return err
 			}
 		}
+	}
+	return nil
+}
+
+// ahead has windows of side inputs go that no window of the main input will read any more, when they pile up because
+// few elements come that would tell: the window that ends first of those that may still come reads the first that is needed.
+func (g *gate) ahead(ctx context.Context) error {
+	if !g.windowed {
+		return nil
+	}
+	reached, ok := g.views.piled()
+	if !ok {
+		return nil
+	}
+	w, ok := window.First(g.windowing, g.spec.coders(), reached-g.lateness)
+	if !ok {
+		return nil // only the SDK knows its windows
+	}
+	if g.windows[string(w)] == nil {
+		if err := g.ask(ctx, [][]byte{w}); err != nil {
+			return err
+		}
+	}
+	for side, reads := range g.windows[string(w)].reads {
+		ends, err := g.views.live.sides[side].machine.End(reads)
+		if err != nil {
+			return fmt.Errorf("window that window %x of the input reads: %w", w, err)
+		}
+		g.views.mapped(side, coder.MinTimestamp, ends)
 	}
 	return nil
 }

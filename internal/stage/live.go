@@ -48,6 +48,7 @@ type liveSide struct {
 	over  map[int64]int64
 	fill  map[string]filled // of the windows of the batch under way
 	packs []sidePack
+	news  int // windows that have become readable since the gates were last asked to look ahead
 }
 
 // filled is where a window's next values go: to a generation, behind base values of it. Generations begin with base 0 but
@@ -484,6 +485,7 @@ func (l *live) show(side int, w []byte, n int64) error {
 		}
 	} else {
 		l.fresh = true
+		s.news++
 		empty, err := s.machine.Empty(w)
 		if err != nil {
 			return err

@@ -169,13 +169,16 @@ func (t *task) release(ctx context.Context) error {
 }
 
 // forget says how far the task is, so that what nobody reads any more can go: what it holds, it still has to do with.
-func (t *task) forget() error {
+func (t *task) forget(ctx context.Context) error {
 	s := t.stream
 	if s.gate == nil || s.main == coder.MaxTimestamp {
 		return nil // at the end of all, windows are over when their last timers have fired
 	}
 	if b := t.puttingOff(); b != nil && len(b.later.fresh)+len(b.later.waiting) > 0 {
 		return nil
+	}
+	if err := s.gate.ahead(ctx); err != nil {
+		return err
 	}
 	return t.spec.Views.over(t.spec.Index, s.told)
 }

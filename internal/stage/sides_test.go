@@ -34,6 +34,9 @@ import (
 //	side                                                 elements come on the side input: START-END TIMESTAMP VALUE
 //	main [task=N]                                        elements come on the main input: START-END[,START-END] TIMESTAMP VALUE
 //	watermark side|main AT [task=N]                      of the side input: for the first task, then the others
+//	sides FROM N [both]                                  an element for each of N windows from FROM on, and the watermark behind
+//	                                                     each: that of the main input, too, with "both"
+//	kept                                                 how many windows of the side input can be read
 //	clock AT, flush, restore [tasks=N]
 //
 // Windows are written START-END, the global one "*".
@@ -443,6 +446,10 @@ func (r *sideRig) event(d *datadriven.TestData) string {
 		r.clock(at)
 	case "flush":
 		r.flush()
+	case "sides":
+		r.sides(d)
+	case "kept":
+		r.log = append(r.log, fmt.Sprintf("%d windows of the side input", r.kept()))
 	case "restore":
 		d.MaybeScanArgs(r.t.(*testing.T), "tasks", &r.setup.tasks)
 		r.restore()
@@ -455,6 +462,39 @@ func (r *sideRig) event(d *datadriven.TestData) string {
 		return "nothing\n"
 	}
 	return out + "\n"
+}
+
+// sides brings an element for each of so many windows, and the watermark behind each.
+func (r *sideRig) sides(d *datadriven.TestData) {
+	var from, n int64
+	fmt.Sscan(d.CmdArgs[0].Key, &from)
+	fmt.Sscan(d.CmdArgs[1].Key, &n)
+	for start := from; start < from+10*n; start += 10 {
+		record, err := sideRecord(fmt.Sprintf("%d-%d", start, start+10), start, fmt.Sprint("s", start))
+		r.check(err)
+		r.process(0, 1, record)
+		r.sideWatermark(start + 10)
+		if d.HasArg("both") {
+			for _, tk := range r.tasks {
+				r.check(tk.Watermark(context.Background(), MainInput, start+10))
+			}
+		}
+	}
+	r.log = nil // it is about what is kept
+}
+
+// kept is how many windows of the side input can be read.
+func (r *sideRig) kept() (n int) {
+	l := r.views.live
+	if !l.opened() {
+		return 0
+	}
+	prefix := l.at(0, kindShown)
+	r.check(l.over.Scan(prefix, after(prefix), func([]byte, []byte) (bool, error) {
+		n++
+		return true, nil
+	}))
+	return n
 }
 
 func (r *sideRig) check(err error) {

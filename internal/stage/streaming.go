@@ -354,7 +354,7 @@ func (t *task) tell(ctx context.Context) error {
 		}
 		s.told = to
 	}
-	if err := t.forget(); err != nil {
+	if err := t.forget(ctx); err != nil {
 		return err
 	}
 	alarm := wake

@@ -2,6 +2,7 @@
 //
 //	env NAME [cap=URN]… [hint=TEXT]       an environment; "sdk" is there from the start and is the default
 //	window NAME [fn=KIND] [merge=needs|done|none] [trigger=T] [coder=C] [lateness=MS] [closing=always] [ontime=always] [mode=accumulating|retracting] [time=earliest|latest] [env=NAME]
+//	                                      KIND is fixed or sliding (of 10 ms, every 5), sessions (10 ms apart), or a URN
 //	coder NAME URN [NAME]…                a coder with components; any may be missing, or it may contain itself
 //	require URN                           a requirement of the pipeline's
 //	contain COMPOSITE NAME                a transform as a sub-transform of one more composite

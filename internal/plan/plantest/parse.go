@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"trestle/internal/beam/trigger/triggertest"
 	"trestle/internal/beam/urn"
@@ -128,6 +130,14 @@ func (ps *parser) environment(fields []string) error {
 	return nil
 }
 
+// windowFn is a window function of Beam's own; its message always marshals.
+func windowFn(urn string, payload proto.Message) *pipepb.FunctionSpec {
+	b, _ := proto.MarshalOptions{Deterministic: true}.Marshal(payload)
+	return &pipepb.FunctionSpec{Urn: urn, Payload: b}
+}
+
+func ms(n int64) *durationpb.Duration { return durationpb.New(time.Duration(n) * time.Millisecond) }
+
 func (ps *parser) window(fields []string) error {
 	ws := &pipepb.WindowingStrategy{
 		WindowFn:    &pipepb.FunctionSpec{Urn: urn.WindowFnGlobal},
@@ -142,11 +152,11 @@ func (ps *parser) window(fields []string) error {
 			coder = "interval_window"
 			switch value {
 			case "fixed":
-				ws.WindowFn.Urn = urn.WindowFnFixed
+				ws.WindowFn = windowFn(urn.WindowFnFixed, &pipepb.FixedWindowsPayload{Size: ms(10)})
 			case "sliding":
-				ws.WindowFn.Urn = urn.WindowFnSliding
+				ws.WindowFn = windowFn(urn.WindowFnSliding, &pipepb.SlidingWindowsPayload{Size: ms(10), Period: ms(5)})
 			case "sessions":
-				ws.WindowFn.Urn, ws.MergeStatus = urn.WindowFnSessions, pipepb.MergeStatus_NEEDS_MERGE
+				ws.WindowFn, ws.MergeStatus = windowFn(urn.WindowFnSessions, &pipepb.SessionWindowsPayload{GapSize: ms(10)}), pipepb.MergeStatus_NEEDS_MERGE
 			default:
 				ws.WindowFn.Urn, ws.MergeStatus = value, pipepb.MergeStatus_UNSPECIFIED
 			}
