@@ -159,6 +159,8 @@ bench-snapshots:
 # All of Beam's suites, or what SUITE and ONLY name (see test/validates); and a part that takes minutes.
 .PHONY: validates validates-quick validates-flink
 validates: validates_flags = -suite '$(SUITE)' -only '$(ONLY)' -report docs/validates.md
+# Under kills (KILLS=5s) and restarts (RESTARTS=1s): see docs/validates-disturbed.md; HARNESSES=PROCESS has harnesses that can be killed.
+validates: validates_flags += $(and $(KILLS),-kills $(KILLS)) $(and $(RESTARTS),-restarts $(RESTARTS)) $(and $(HARNESSES),-environment $(HARNESSES))
 validates-quick: validates_flags = -quick
 # The same on a Flink cluster of this machine's, with lists of its own.
 validates-flink: validates_flags = -suite '$(or $(SUITE),typescript,go,python-portable-default,python-marked-default)' -only '$(ONLY)' \

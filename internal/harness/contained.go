@@ -107,6 +107,12 @@ func (i *containerInstance) late(waited time.Duration) error {
 		i.w.id, i.container, i.w.endpoint, waited.Round(time.Millisecond), lastLines(i.container.Output()))
 }
 
+func (i *containerInstance) kill() (lost bool) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel() // it gets no time to end
+	return i.container.Stop(ctx) != nil
+}
+
 func (i *containerInstance) stop(hurry context.Context) error {
 	ctx, cancel := context.WithTimeout(hurry, i.w.pool.cfg.Timeouts.Grace)
 	defer cancel()

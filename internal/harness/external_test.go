@@ -120,6 +120,26 @@ func TestExternalLost(t *testing.T) {
 	hasAll(t, "the error", s.Err().Error(), address, "is gone")
 }
 
+// Asked to kill its harnesses, the pool takes external ones for lost, and has their worker pool stop them.
+func TestExternalKills(t *testing.T) {
+	b := newBench(t)
+	w := &workerPool{connect: true}
+	address := serve(t, w)
+	cfg := b.config(map[string]*pipepb.Environment{"ext": externalEnv(t, address)})
+	cfg.Kills = time.Millisecond
+	p := b.pool(cfg)
+	s, err := p.Session(t.Context(), "ext", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-s.Done()
+	hasAll(t, "the error", s.Err().Error(), address, "is gone")
+	p.Close(t.Context())
+	if len(w.stopped) == 0 || w.stopped[0] != "job-e0-w0" {
+		t.Errorf("stopped: %q", w.stopped)
+	}
+}
+
 // What is wrong with a worker pool is said: nobody there, no worker pool, a refusal, a worker that does not come.
 func TestExternalErrors(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -112,6 +112,11 @@ func (i *processInstance) late(waited time.Duration) error {
 		i.w.id, i.process.PID(), i.command, i.w.pool.cfg.Endpoint, waited.Round(time.Millisecond), lastLines(i.process.Output()))
 }
 
+func (i *processInstance) kill() (lost bool) {
+	i.process.Kill()
+	return false
+}
+
 func (i *processInstance) stop(hurry context.Context) error {
 	ctx, cancel := context.WithTimeout(hurry, i.w.pool.cfg.Timeouts.Grace)
 	defer cancel()
@@ -153,6 +158,8 @@ func (i *externalInstance) late(waited time.Duration) error {
 	return fmt.Errorf("the worker pool at %s says that it started worker %s, but none connected to %s within %v: can that address be reached from the pool's host?",
 		i.address, i.w.id, i.w.pool.cfg.Endpoint, waited.Round(time.Millisecond))
 }
+
+func (i *externalInstance) kill() (lost bool) { return true }
 
 func (i *externalInstance) stop(hurry context.Context) error { return i.worker.Stop(hurry) }
 

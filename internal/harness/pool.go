@@ -63,6 +63,9 @@ type Config struct {
 	Containers container.Config
 	// Timeouts: see there.
 	Timeouts Timeouts
+	// Kills is for tests: when it is not 0, a worker that has connected is killed after a random time of this mean. A process is,
+	// with SIGKILL, and a container's; one that a worker pool has loses its connections, and may be at work for a moment more.
+	Kills time.Duration
 }
 
 // Timeouts are limits of patience. Zero fields get the defaults.

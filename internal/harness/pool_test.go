@@ -312,6 +312,30 @@ func TestKilled(t *testing.T) {
 	}
 }
 
+// Asked to, the pool kills its harnesses itself: a process ends as if another had killed it, and one is started in its place.
+func TestKills(t *testing.T) {
+	b := newBench(t)
+	cfg := b.config(map[string]*pipepb.Environment{"py": processEnv(t, "harness")})
+	cfg.Kills = time.Millisecond
+	p := b.pool(cfg)
+	var last *fnapi.Session
+	for range 3 {
+		s, err := p.Session(t.Context(), "py", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s == last {
+			t.Fatal("the session that has ended is given out again")
+		}
+		last = s
+		<-s.Done()
+		var exit *Exit
+		if !errors.As(s.Err(), &exit) || exit.Signal != syscall.SIGKILL || !exit.Connected {
+			t.Fatalf("the session ended with %v", s.Err())
+		}
+	}
+}
+
 // A process that neither connects nor speaks is given up after the limit; till then it is said what is awaited.
 func TestNeverConnects(t *testing.T) {
 	b := newBench(t)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -52,6 +53,8 @@ type instance interface {
 	waiting(began time.Time) (what string, left time.Duration)
 	// late is the error for having waited so long without a connection.
 	late(waited time.Duration) error
+	// kill ends it at once, as a crash would, if it can be reached, and says otherwise that it is to be taken for lost.
+	kill() (lost bool)
 	// stop ends it, and returns when it has ended or cannot be reached. When hurry ends, it is given no time any more.
 	stop(hurry context.Context) error
 }
@@ -221,17 +224,33 @@ func (w *worker) await(session *fnapi.Session, inst instance) error {
 
 // watch returns when the harness is of no use any more, with the reason, and has the session end for that reason.
 func (w *worker) watch(session *fnapi.Session, inst instance) error {
-	select {
-	case <-session.Done():
-		return session.Err()
-	case <-inst.gone():
-		err := inst.ended(true)
-		session.Close(err)
-		return err
-	case <-w.pool.ctx.Done():
-		return ErrClosed
+	var kill <-chan time.Time
+	if mean := w.pool.cfg.Kills; mean > 0 {
+		timer := time.NewTimer(time.Duration(rand.ExpFloat64() * float64(mean)))
+		defer timer.Stop()
+		kill = timer.C
+	}
+	for {
+		select {
+		case <-session.Done():
+			return session.Err()
+		case <-inst.gone():
+			err := inst.ended(true)
+			session.Close(err)
+			return err
+		case <-w.pool.ctx.Done():
+			return ErrClosed
+		case <-kill:
+			w.pool.cfg.Message(jobpb.JobMessage_JOB_MESSAGE_DEBUG, fmt.Sprintf("worker %s is killed, as the server was asked to do now and then", w.id))
+			if inst.kill() {
+				session.Close(inst.lost(errKilled))
+			}
+		}
 	}
 }
+
+// errKilled stands for the broken connection of a worker that cannot be killed.
+var errKilled = errors.New("the server was asked to break it")
 
 // explain is the session's question why the control stream broke.
 func (w *worker) explain(cause error) error {

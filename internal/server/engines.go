@@ -30,6 +30,7 @@ func (s *Server) engines(running string) ([]engine.Engine, error) {
 		Attempts:      cfg.Trial.Attempts,
 		Files:         cfg.Trial.Files,
 		Restarts:      cfg.Trial.Restarts,
+		Kills:         cfg.Trial.Kills,
 		Log:           cfg.Log,
 	})
 	all := []engine.Engine{s.local}

@@ -76,6 +76,8 @@ type Trial struct {
 	Files shuffle.FileSystem
 	// Restarts are those of streaming jobs.
 	Restarts local.Restarts
+	// Kills is how long a harness lives on average; 0 is as long as it is needed.
+	Kills time.Duration
 }
 
 // Defaults, each for its reason in Config.

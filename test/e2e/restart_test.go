@@ -117,6 +117,45 @@ func TestStreamingTaskFails(t *testing.T) {
 	}
 }
 
+// TestStreamingBeginsAgain: a server that was asked to begins jobs again at random moments, and each number has its effect on
+// state once.
+func TestStreamingBeginsAgain(t *testing.T) {
+	s := start(t, server.Config{
+		Parallelism: 1, SnapshotEvery: 20 * time.Millisecond,
+		Trial: server.Trial{Restarts: local.Restarts{Every: 50 * time.Millisecond}},
+	}, tornOff(t)...)
+	t.Cleanup(func() { seen.over.Store(true) })
+	client := jobs(t, s)
+	stumbled.left.Store(0)
+	id := submitPipeline(t, client, portable(t, counts(stumble)))
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	messages, err := client.GetMessageStream(ctx, &jobpb.JobMessagesRequest{JobId: id})
+	for again := 0; again < 3; {
+		var r *jobpb.JobMessagesResponse
+		if err == nil {
+			r, err = messages.Recv()
+		}
+		if err != nil {
+			t.Fatalf("after it began again %d times: %v", again, err)
+		}
+		if strings.HasPrefix(r.GetMessageResponse().GetMessageText(), "The job begins again from snapshot") {
+			again++
+		}
+	}
+	before := seen.state.Load()
+	await(t, func() bool { return seen.state.Load() > before })
+	if _, err := client.Drain(t.Context(), &jobpb.DrainJobRequest{JobId: id}); err != nil {
+		t.Fatal(err)
+	}
+	if state := lastState(t, client, id); state != jobpb.JobState_DRAINED {
+		t.Errorf("the job is %v", state)
+	}
+	if n := seen.wrong.Load(); n > 0 {
+		t.Errorf("%d numbers of %d met a state that others than those before them have made", n, seen.state.Load())
+	}
+}
+
 // TestStreamingTaskFailsAlike: user code that fails in the same words is not tried again from a snapshot.
 func TestStreamingTaskFailsAlike(t *testing.T) {
 	s := start(t, server.Config{Parallelism: 1, SnapshotEvery: 20 * time.Millisecond}, tornOff(t)...)

@@ -24,7 +24,7 @@ type Server struct {
 	cmd *exec.Cmd
 	// What it was started with.
 	trestle, dir string
-	flags        []string
+	env, flags   []string
 	// ended is closed when the process has ended, with how in err.
 	ended chan struct{}
 	err   error
@@ -33,23 +33,28 @@ type Server struct {
 // Serve starts a job server on a free port, with its data and its log (log/serve.log) below dir, and waits until it
 // says where it listens. ctx's end asks the server to end.
 func Serve(ctx context.Context, trestle, dir string, flags ...string) (*Server, error) {
+	return ServeIn(ctx, nil, trestle, dir, flags...)
+}
+
+// ServeIn is Serve with variables added to the server's environment.
+func ServeIn(ctx context.Context, env []string, trestle, dir string, flags ...string) (*Server, error) {
 	log := filepath.Join(dir, "log", "serve.log")
 	if err := ignoreMissing(os.Remove(log)); err != nil {
 		return nil, err
 	}
-	return serve(ctx, trestle, dir, "127.0.0.1:0", flags)
+	return serve(ctx, trestle, dir, "127.0.0.1:0", env, flags)
 }
 
 // Again starts a server that has ended once more, at the same address and with the same data; its log goes on.
 func (s *Server) Again(ctx context.Context) (*Server, error) {
-	return serve(ctx, s.trestle, s.dir, s.Endpoint, s.flags)
+	return serve(ctx, s.trestle, s.dir, s.Endpoint, s.env, s.flags)
 }
 
-func serve(ctx context.Context, trestle, dir, listen string, flags []string) (*Server, error) {
+func serve(ctx context.Context, trestle, dir, listen string, env, flags []string) (*Server, error) {
 	s := &Server{
 		Data:    filepath.Join(dir, "data"),
 		Log:     filepath.Join(dir, "log", "serve.log"),
-		trestle: trestle, dir: dir, flags: flags,
+		trestle: trestle, dir: dir, env: env, flags: flags,
 		ended: make(chan struct{}),
 	}
 	argv := append([]string{trestle, "serve", "--listen", listen, "--data", s.Data}, flags...)
@@ -63,7 +68,7 @@ func serve(ctx context.Context, trestle, dir, listen string, flags []string) (*S
 	if err != nil {
 		return nil, err
 	}
-	s.cmd = command(ctx, argv, nil)
+	s.cmd = command(ctx, argv, env)
 	s.cmd.Stdout, s.cmd.Stderr = in, file
 	err = s.cmd.Start()
 	in.Close()

@@ -87,8 +87,12 @@ func (s golang) runOne(ctx context.Context, j job, t goTest) (result, error) {
 	log := filepath.Join(j.dir, t.String()+".log")
 	run := process.Run{
 		Argv: []string{s.binary(t.dir), "-test.v", "-test.run", "^" + t.name + "$",
-			"--runner=universal", "--endpoint=" + j.endpoint, "--environment_type=LOOPBACK"},
+			"--runner=universal", "--endpoint=" + j.endpoint, "--environment_type=" + j.environment},
 		Dir: filepath.Join(s.at.beam, "go", "test", t.dir), Log: log,
+	}
+	if j.environment == inProcess {
+		run.Argv = append(run.Argv, "--environment_config="+bootCommand("go"),
+			"--worker_binary="+s.binary(t.dir)) // without, the client compiles one
 	}
 	drained := make(chan error, 1)
 	drainCtx, giveUp := context.WithCancel(ctx)

@@ -26,6 +26,9 @@ type flags struct {
 	quick        bool
 	record       bool
 	timeout      time.Duration
+	// kills and restarts are means of times: see docs/validates.md.
+	kills, restarts time.Duration
+	environment     string
 }
 
 func main() {
@@ -46,6 +49,9 @@ func main() {
 	flag.BoolVar(&f.record, "record", false, "write the lists anew, for an engine that has none yet: each failure with the class that its words have, or bug")
 	flag.BoolVar(&f.quick, "quick", false, "run a part that takes minutes")
 	flag.DurationVar(&f.timeout, "timeout", 2*time.Minute, "how long one test may take")
+	flag.DurationVar(&f.kills, "kills", 0, "kill each harness after a random time of this mean")
+	flag.DurationVar(&f.restarts, "restarts", 0, "begin each streaming job again from its last snapshot, at random moments: after a time of this mean, and of more later")
+	flag.StringVar(&f.environment, "environment", loopback, "LOOPBACK, or PROCESS for the suites that can")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -71,8 +77,11 @@ type verdict struct {
 	chosen
 	results    []result
 	violations []violation
+	began      time.Time
 	took       time.Duration
 	health     health
+	// kills and restarts are how many there were, where the server was asked for some.
+	kills, restarts int
 	// err is of the suite itself or of the server.
 	err error
 }
@@ -95,8 +104,11 @@ func (f *flags) run(ctx context.Context) (ok bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	if all, err = f.fit(all); err != nil {
+		return false, err
+	}
 	start := time.Now()
-	servers := &servers{trestle: f.trestle, dir: f.dir, flags: on.flags}
+	servers := &servers{trestle: f.trestle, dir: f.dir, flags: append(on.flags, f.disturbances()...), env: f.serverEnv()}
 	ok = true
 	var verdicts []verdict
 	for _, c := range all {
@@ -126,7 +138,9 @@ func (f *flags) run(ctx context.Context) (ok bool, err error) {
 }
 
 // whole says whether everything is run.
-func (f *flags) whole() bool { return f.suites == "" && f.only == "" && !f.quick }
+func (f *flags) whole() bool {
+	return f.suites == "" && f.only == "" && !f.quick && f.kills == 0 && f.restarts == 0 && f.environment == loopback
+}
 
 // prepare makes paths absolute and the folder for this run empty.
 func (f *flags) prepare() error {
@@ -203,24 +217,24 @@ func (f *flags) runOne(ctx context.Context, servers *servers, c chosen) verdict 
 	if v.err = os.MkdirAll(dir, 0o755); v.err != nil {
 		return v
 	}
-	start := time.Now()
+	v.began = time.Now()
 	v.results, v.err = c.run(ctx, job{
-		mode: c.mode, endpoint: server.Endpoint, dir: dir, leftOut: c.leftOut, quick: f.quick, only: f.only, timeout: f.timeout,
+		mode: c.mode, endpoint: server.Endpoint, environment: f.environment, dir: dir, leftOut: c.leftOut, quick: f.quick, only: f.only, timeout: f.timeout,
 	})
-	v.took = time.Since(start)
+	v.took = time.Since(v.began)
 	if v.err == nil {
 		v.violations = compare(v.results, c.list, f.quick || f.only != "")
 		v.err = writeFailures(filepath.Join(dir, "failed.txt"), v.results)
 	}
 	h, err := examine(ctx, server)
-	v.health, v.err = h, errors.Join(v.err, err)
+	v.health, v.err = h, errors.Join(v.err, err, f.count(&v, server))
 	return v
 }
 
 // servers are the one that runs, and those that died before.
 type servers struct {
 	trestle, dir string
-	flags        []string
+	flags, env   []string
 	current      *process.Server
 	// started is how many there were; goroutines, how many the last one had at its end.
 	started, goroutines int
@@ -240,7 +254,7 @@ func (s *servers) get(ctx context.Context) (*process.Server, error) {
 	if err := os.MkdirAll(filepath.Join(dir, "log"), 0o755); err != nil {
 		return nil, err
 	}
-	server, err := process.Serve(ctx, s.trestle, dir, s.flags...)
+	server, err := process.ServeIn(ctx, s.env, s.trestle, dir, s.flags...)
 	if err != nil {
 		return nil, err
 	}

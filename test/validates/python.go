@@ -44,7 +44,10 @@ func (p python) run(ctx context.Context, j job) ([]result, error) {
 	}
 	if p.portable {
 		argv = append(argv, "--rootdir", p.at.file("python"), p.at.file("python", "portable_runner_test.py"))
-		env = append(env, "JOB_ENDPOINT="+j.endpoint, "MODE="+j.mode.name)
+		env = append(env, "JOB_ENDPOINT="+j.endpoint, "MODE="+j.mode.name, "ENVIRONMENT_TYPE="+j.environment)
+		if j.environment == inProcess {
+			env = append(env, "ENVIRONMENT_CONFIG="+bootCommand("python"))
+		}
 	} else {
 		packages, err := filepath.Glob(filepath.Join(p.at.python, "lib", "python3*", "site-packages", "apache_beam"))
 		if err != nil || len(packages) != 1 {
@@ -54,7 +57,10 @@ func (p python) run(ctx context.Context, j job) ([]result, error) {
 		if err != nil {
 			return nil, err
 		}
-		options := "--runner=PortableRunner --environment_type=LOOPBACK --job_endpoint=" + j.endpoint
+		options := "--runner=PortableRunner --job_endpoint=" + j.endpoint + " --environment_type=" + j.environment
+		if j.environment == inProcess {
+			options += " --environment_config='" + bootCommand("python") + "'"
+		}
 		if j.mode.name == "streaming" {
 			options += " --streaming"
 		}

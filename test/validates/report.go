@@ -38,6 +38,9 @@ func tell(v verdict) {
 	n := count(v)
 	fmt.Printf("validates: %s: %s: %d of %d pass, %.0f s; the server has %d MB, at most %d MB\n", label(v.suite, v.mode), state,
 		n.pass, n.runnable, v.took.Seconds(), v.health.memory>>20, v.health.peak>>20)
+	if v.kills+v.restarts > 0 {
+		fmt.Printf("    %d harnesses were killed, jobs began again %d times\n", v.kills, v.restarts)
+	}
 }
 
 // writeFailures writes the failures of a suite as lines for its list, with the classes that are recognized. What is left
@@ -117,6 +120,7 @@ func writeReport(path, versions string, verdicts []verdict, servers *servers, at
 	p("`make validates` runs the suites by which Beam validates a runner against a running server, with LOOPBACK harnesses,")
 	p("and writes this page. `test/validates/listed/` has every test that does not pass yet, with its reason; the run fails")
 	p("when a test does other than the lists say.\n")
+	p("[Under kills and restarts](validates-disturbed.md) they pass as well.\n")
 	p("Last run: %s, with the SDKs %s.\n", at.UTC().Format(time.DateOnly), versions)
 	rows := [][]string{columns}
 	for _, v := range verdicts {

@@ -54,6 +54,8 @@ type mode struct {
 type job struct {
 	mode     mode
 	endpoint string
+	// environment is where the harnesses run: LOOPBACK or PROCESS.
+	environment string
 	// dir is for logs and reports; it exists, and is the job's own.
 	dir string
 	// leftOut are the tests that are not run; see listed/*-left-out.txt.

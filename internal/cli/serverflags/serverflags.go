@@ -27,6 +27,8 @@ type Flags struct {
 	engine, flink  string
 	parallelism    int
 	snapshots      time.Duration
+	kills          time.Duration
+	restarts       time.Duration
 }
 
 // Bind adds the flags to a set.
@@ -40,6 +42,12 @@ func (f *Flags) Bind(set *pflag.FlagSet) {
 	set.StringVar(&f.flink, "flink", "", "URL of the REST API of a Flink cluster to run jobs on: http://jobmanager:8081")
 	set.DurationVar(&f.snapshots, "snapshots", local.DefaultSnapshotEvery, "how often the state of a streaming job of the embedded engine is made safe; a restarted server goes on from there")
 	set.IntVar(&f.parallelism, "parallelism", 0, "tasks of a stage on the embedded engine, unless the pipeline says (default: the number of cores)")
+	// For tests: docs/validates.md.
+	set.DurationVar(&f.kills, "trial-kills", 0, "kill each harness after a random time of this mean, and try bundles as often as that takes")
+	set.DurationVar(&f.restarts, "trial-restarts", 0, "run all pipelines as streams, and begin each again from its last snapshot after random times of this mean and more")
+	for _, hidden := range []string{"trial-kills", "trial-restarts"} {
+		set.Lookup(hidden).Hidden = true
+	}
 }
 
 // Config is the server's configuration as far as the flags tell it.
@@ -65,12 +73,26 @@ func (f *Flags) Config() (server.Config, error) {
 	if f.snapshots <= 0 {
 		return server.Config{}, fmt.Errorf("--snapshots %v: must be a time, such as 3s", f.snapshots)
 	}
+	if f.kills < 0 || f.restarts < 0 {
+		return server.Config{}, fmt.Errorf("--trial-kills %v, --trial-restarts %v: must not be negative", f.kills, f.restarts)
+	}
+	trial := server.Trial{Kills: f.kills, Restarts: local.Restarts{Every: f.restarts}}
+	if f.kills > 0 {
+		trial.Attempts = manyAttempts
+	}
+	if f.restarts > 0 {
+		trial.Plan.Streaming = true // or it would be few jobs that could begin again
+	}
 	return server.Config{
+		Trial:         trial,
 		SnapshotEvery: f.snapshots,
 		Data:          f.data, Staging: f.staging, Memory: memory, WorkerMemory: worker, Keep: keep, Parallelism: f.parallelism,
 		Engine: f.engine, Flink: f.flink, Version: f.Version,
 	}, nil
 }
+
+// manyAttempts is for bundles whose harnesses are killed on purpose.
+const manyAttempts = 100
 
 // size reads a number of bytes.
 func size(flag, text string) (int64, error) {

@@ -53,6 +53,8 @@ type Config struct {
 	BundleBytes, Attempts int
 	// Restarts says how streaming jobs begin again when a task has failed.
 	Restarts Restarts
+	// Kills is for tests: see harness.Config.
+	Kills time.Duration
 	// State bounds the memory of what tasks keep of keys; nil stands for a cache of an eighth of Memory.
 	State *kv.Cache
 	// Files are the files to which jobs spill; nil stands for shuffle.Disk.
@@ -174,5 +176,6 @@ func (r *run) pools(workers string) *harness.Pool {
 		Logs:         func(_, worker string, entry *fnpb.LogEntry) { r.logged(worker, entry) },
 		Message:      j.Events.Message,
 		Containers:   r.cfg.Containers,
+		Kills:        r.cfg.Kills,
 	})
 }

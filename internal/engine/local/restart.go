@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -27,7 +29,13 @@ type Restarts struct {
 	// Pause is how long the first waits; each that follows within the Window waits twice as long, up to a minute. Default: a
 	// second.
 	Pause time.Duration
+	// Every is for tests: when it is not 0, a job begins again at random moments without a failure, too, the first time after a
+	// time of this mean, and later each time after half as much again. So each job comes to its end, however long its bundles are.
+	Every time.Duration
 }
+
+// errAgain ends a run that begins again for Restarts.Every.
+var errAgain = errors.New("the server was asked to begin jobs again now and then")
 
 const longestPause = time.Minute
 
@@ -83,13 +91,20 @@ func (r *run) stream() error {
 		if listed != nil {
 			return errors.Join(err, listed)
 		}
-		pause, ok := again.another(time.Now(), err, last)
-		if !ok {
-			return err
-		}
 		from := "from its beginning, since there is no snapshot yet"
 		if last > 0 {
 			from = fmt.Sprintf("from snapshot %d", last)
+		}
+		if errors.Is(err, errAgain) {
+			r.job.Events.Message(jobpb.JobMessage_JOB_MESSAGE_DEBUG, fmt.Sprintf("The job begins again %s: %v", from, errAgain))
+			if err := r.newPool(n + 1); err != nil {
+				return err
+			}
+			continue
+		}
+		pause, ok := again.another(time.Now(), err, last)
+		if !ok {
+			return err
 		}
 		r.job.Events.Message(jobpb.JobMessage_JOB_MESSAGE_WARNING, fmt.Sprintf("A task failed, and the job begins again %s, in %v (restart %d of at most %d in %v):\n%s",
 			from, pause, len(again.at), again.Limit, again.Window, stage.Describe(r.job.Plan, err)))
@@ -140,8 +155,12 @@ func (r *run) streamOnce(n int) error {
 	if err := r.resetMetrics(job); err != nil {
 		return errors.Join(err, job.Close())
 	}
-	ctx, cancel := context.WithCancel(r.ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(r.ctx)
+	defer cancel(nil)
+	if mean := r.cfg.Restarts.Every; mean > 0 && r.snapshots != "" {
+		again := time.AfterFunc(time.Duration(rand.ExpFloat64()*float64(mean)*math.Pow(1.5, float64(n))), func() { cancel(errAgain) })
+		defer again.Stop()
+	}
 	// A harness that does not listen any more would hold its tasks up: the job's end, early or not, ends the harnesses.
 	closed := make(chan struct{})
 	context.AfterFunc(ctx, func() {
@@ -149,7 +168,10 @@ func (r *run) streamOnce(n int) error {
 		_ = r.closePool() // release waits for it, and tells what it says
 	})
 	err = job.Run(ctx)
-	cancel()
+	if err != nil && errors.Is(context.Cause(ctx), errAgain) {
+		err = errAgain // what the tasks say are its consequences
+	}
+	cancel(nil)
 	<-closed
 	return errors.Join(err, job.Close(), os.RemoveAll(state))
 }

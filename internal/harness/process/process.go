@@ -201,6 +201,9 @@ func (p *Process) Stop(ctx context.Context) (killed bool) {
 	return true
 }
 
+// Kill ends the process's group with SIGKILL, and does not wait for it. It is fine to kill a process that has ended.
+func (p *Process) Kill() { p.signal(syscall.SIGKILL) }
+
 func (p *Process) signal(sig syscall.Signal) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

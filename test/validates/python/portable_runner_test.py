@@ -1,6 +1,6 @@
 """The suite that Beam's portable runners subclass, for the server at JOB_ENDPOINT in the MODE default, streaming or raw.
 
-LOOPBACK: the test's process is the worker, too.
+With the ENVIRONMENT_TYPE LOOPBACK the test's process is the worker, too.
 """
 import os
 
@@ -17,7 +17,9 @@ class TrestleTest(portable_runner_test.PortableRunnerTest):
 
   def create_options(self):
     options = super().create_options()
-    options.view_as(PortableOptions).environment_type = 'LOOPBACK'
+    portable = options.view_as(PortableOptions)
+    portable.environment_type = os.environ['ENVIRONMENT_TYPE']
+    portable.environment_config = os.environ.get('ENVIRONMENT_CONFIG')
     mode = os.environ['MODE']
     if mode == 'streaming':
       options.view_as(StandardOptions).streaming = True
