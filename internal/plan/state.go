@@ -44,6 +44,59 @@ func (v *validator) stateful(n *graph.Node) {
 	}
 }
 
+// mergingState reports state and timers in windows that may yet merge: those of several windows would have to become one, for
+// which the model has no rule, and Beam's other runners refuse it too. Behind a grouping windows are merged, whatever their
+// strategy says: Python's does not say.
+func (v *validator) mergingState(nodes []*graph.Node) {
+	makers := map[string]*graph.Node{}
+	for _, n := range nodes {
+		for _, pc := range n.Proto.GetOutputs() {
+			makers[pc] = n
+		}
+	}
+	for _, n := range nodes {
+		if n.ParDo == nil || !n.Stateful() {
+			continue
+		}
+		for _, pc := range n.Mains {
+			id := v.c.GetPcollections()[pc].GetWindowingStrategyId()
+			ws := v.c.GetWindowingStrategies()[id]
+			if ws == nil || !merges(ws) || !unmerged(v.c, makers, pc, map[string]bool{}) {
+				continue
+			}
+			v.report(n.Name(), fmt.Sprintf("its DoFn has state, timers or sorted input, in windows that may yet merge (%s)", ws.GetWindowFn().GetUrn()),
+				"group by key before it, which merges them, or use windows that do not merge")
+		}
+	}
+}
+
+// unmerged tells whether elements of a collection, in windows that merge, may have come there by no grouping. Each collection is
+// seen once.
+func unmerged(c *pipepb.Components, makers map[string]*graph.Node, pc string, seen map[string]bool) bool {
+	if seen[pc] {
+		return false
+	}
+	seen[pc] = true
+	maker := makers[pc]
+	if maker == nil {
+		return false // reported with the transform that reads it
+	}
+	switch maker.URN() {
+	case urn.TransformGroupByKey, urn.TransformCombinePerKey, urn.CombineGroupedValues:
+		return false
+	}
+	if len(maker.Mains) == 0 {
+		return true
+	}
+	windowing := func(pc string) string { return c.GetPcollections()[pc].GetWindowingStrategyId() }
+	for _, in := range maker.Mains {
+		if windowing(in) != windowing(pc) || unmerged(c, makers, in, seen) {
+			return true
+		}
+	}
+	return false
+}
+
 // stateKind is the protocol by which a state is read and written. SDKs of before Beam 2.22 name only the type.
 func stateKind(s *pipepb.StateSpec) (kind string, known bool) {
 	switch kind = s.GetProtocol().GetUrn(); kind {

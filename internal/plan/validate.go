@@ -49,6 +49,7 @@ func validate(p *pipepb.Pipeline, o Options) []Problem {
 		nodes = append(nodes, n)
 	}
 	v.edges(nodes)
+	v.mergingState(nodes)
 	v.requirements()
 	return v.problems
 }
