@@ -10,6 +10,7 @@ import (
 	"time"
 
 	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
+	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
 
 	"trestle/internal/beam/coder"
@@ -73,6 +74,7 @@ type later struct {
 	running []putOff // what the bundle under way resumes; guarded by bundles.asking
 	// draining says that the job is being drained: only what has been truncated is processed any more.
 	draining bool
+	warned   bool // of a watermark that went back
 }
 
 // putOff is a part of an element.
@@ -227,6 +229,7 @@ func (l *later) untouched(record []byte) putOff {
 func (b *bundles) takeBack(roots []*fnpb.DelayedBundleApplication) error {
 	b.asking.Lock()
 	defer b.asking.Unlock()
+	b.wentBack(roots)
 	b.putOff(b.later.split...)
 	b.later.split, b.later.running = nil, nil
 	for _, r := range roots {
@@ -243,6 +246,29 @@ func (b *bundles) takeBack(roots []*fnpb.DelayedBundleApplication) error {
 		b.later.fresh[i].truncated = b.later.fresh[i].truncated || b.later.draining
 	}
 	return nil
+}
+
+// wentBack tells the job, once, of a watermark estimator that goes back: no part of what the bundle has resumed was where a part
+// of it says to be now. The output watermark stays where it is, and what comes before it is late.
+func (b *bundles) wentBack(roots []*fnpb.DelayedBundleApplication) {
+	l := b.later
+	if l.warned || len(l.running) == 0 {
+		return
+	}
+	was := coder.MaxTimestamp
+	for _, p := range l.running {
+		was = min(was, p.hold)
+	}
+	for _, r := range roots {
+		if now := l.part(r).hold; now < was && now > coder.MinTimestamp { // which stands for an SDK that says nothing
+			l.warned = true
+			name := b.spec.Plan.Pipeline.GetComponents().GetTransforms()[b.spec.Stage.Transforms[0]].GetUniqueName()
+			b.spec.Out.Message(jobpb.JobMessage_JOB_MESSAGE_WARNING, fmt.Sprintf(
+				"transform %s: the watermark of a restriction went back, from %s to %s. The transform's watermark does not; what it puts out before that comes late",
+				name, timeText(was), timeText(now)))
+			return
+		}
+	}
 }
 
 // laterName is the file of a snapshot with what is put off.
