@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"strings"
 
 	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
@@ -104,7 +105,8 @@ func (a *assembly) readiness(si *SideInput, n *graph.Node) {
 		si.Windowing.MergeStatus = pipepb.MergeStatus_ALREADY_MERGED
 	}
 	if err := grouping.Check(si.Windowing); err != nil {
-		a.problems = append(a.problems, Problem{Transform: n.Name(), Reason: fmt.Sprintf("its side input %q comes in panes that the model forbids: %v", si.Tag, err)})
+		a.problems = append(a.problems, Problem{Transform: n.Name(), Reason: fmt.Sprintf("its side input %q comes in panes that the model forbids: %s",
+			si.Tag, strings.ReplaceAll(err.Error(), "\n", "; "))})
 	}
 	w := a.wires
 	from, to := a.window(n.Mains[0]), si.Windowing.GetWindowCoderId()
