@@ -8,9 +8,10 @@ import "trestle/internal/plan"
 const lanes = 4
 
 // Tasks is how many tasks an engine that has parallelism tasks of a stage should have of this one: more if they wait for
-// state, but no more than there are key groups, of which an idle task would have none.
-func Tasks(s *plan.Stage, parallelism, keyGroups int) int {
-	if s.Input.State == nil || len(s.Input.State.Kinds) == 0 {
+// state, but no more than there are key groups, of which an idle task would have none; and as many as the job asked for, if it
+// did.
+func Tasks(s *plan.Stage, parallelism, keyGroups int, asked bool) int {
+	if asked || s.Input.State == nil || len(s.Input.State.Kinds) == 0 {
 		return parallelism
 	}
 	return max(parallelism, min(lanes*parallelism, keyGroups))

@@ -130,5 +130,5 @@ func (e *Engine) goOn(handle, folder string, events engine.Events) (*run, error)
 	if err != nil {
 		return nil, err
 	}
-	return e.start(j, dir, folder), nil
+	return e.start(j, k.Parallelism != 0, dir, folder), nil
 }

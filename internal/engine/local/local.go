@@ -126,18 +126,20 @@ func (e *Engine) Submit(_ context.Context, j engine.Job) (engine.Run, error) {
 	if err != nil {
 		return nil, err
 	}
+	asked := j.Parallelism != 0
 	j.Parallelism = parallelism
-	return e.start(j, filepath.Join(e.cfg.Dir, j.ID), snapshots), nil
+	return e.start(j, asked, filepath.Join(e.cfg.Dir, j.ID), snapshots), nil
 }
 
 // start starts a job that is accepted: in a folder of its own, with snapshots in another if there are to be any.
-func (e *Engine) start(j engine.Job, dir, snapshots string) *run {
+func (e *Engine) start(j engine.Job, asked bool, dir, snapshots string) *run {
 	cfg := e.cfg
 	cfg.Attempts = cmp.Or(j.Attempts, cfg.Attempts)
 	r := &run{
 		cfg:         cfg,
 		job:         j,
 		parallelism: j.Parallelism,
+		asked:       asked,
 		dir:         dir,
 		snapshots:   snapshots,
 		log:         e.cfg.Log.With("job", j.ID),

@@ -135,6 +135,7 @@ func (r *run) streamOnce(n int) error {
 	job, err := streaming.Open(streaming.Config{
 		Plan:          r.job.Plan,
 		Parallelism:   r.parallelism,
+		Asked:         r.asked,
 		KeyGroups:     r.cfg.KeyGroups,
 		BundleBytes:   r.cfg.BundleBytes,
 		Attempts:      r.cfg.Attempts,

@@ -28,6 +28,7 @@ type run struct {
 	cfg         Config
 	job         engine.Job
 	parallelism int
+	asked       bool // the job named it
 	dir         string
 	snapshots   string // the folder of its snapshots, and of what else the next server needs; "" when it has none
 	log         *slog.Logger

@@ -57,7 +57,7 @@ func (r *run) open(s *plan.Stage) (*stageRun, error) {
 	for _, side := range s.SideInputs {
 		made.sides = append(made.sides, newInput(len(side.Exchanges), r.store.NewSpool(), false))
 	}
-	parallelism := stage.Tasks(s, r.parallelism, r.cfg.KeyGroups)
+	parallelism := stage.Tasks(s, r.parallelism, r.cfg.KeyGroups, r.asked)
 	tasks := parallelism
 	var queue *shuffle.Spool
 	switch s.Input.Kind {

@@ -74,6 +74,7 @@ func init() {
 
 // paceFn makes the events of a range, each when its time has come: event i, i × Nanos after Begin.
 type paceFn struct {
+	wholeRange
 	G            generate
 	Begin, Nanos int64
 }
@@ -83,29 +84,6 @@ const poll = 2 * time.Millisecond
 
 // Setup fills the pool.
 func (f *paceFn) Setup() { f.G.Setup() }
-
-// CreateInitialRestriction is the range.
-func (f *paceFn) CreateInitialRestriction(first, end int64) offsetrange.Restriction {
-	return offsetrange.Restriction{Start: first, End: end}
-}
-
-// CreateTracker tracks a range.
-func (f *paceFn) CreateTracker(r offsetrange.Restriction) *sdf.LockRTracker {
-	return sdf.NewLockRTracker(offsetrange.NewTracker(r))
-}
-
-// RestrictionSize is the number of its events.
-func (f *paceFn) RestrictionSize(_, _ int64, r offsetrange.Restriction) float64 { return r.Size() }
-
-// SplitRestriction leaves it whole.
-func (f *paceFn) SplitRestriction(_, _ int64, r offsetrange.Restriction) []offsetrange.Restriction {
-	return []offsetrange.Restriction{r}
-}
-
-// CreateWatermarkEstimator makes one that goes by the clock.
-func (f *paceFn) CreateWatermarkEstimator() *sdf.ManualWatermarkEstimator {
-	return &sdf.ManualWatermarkEstimator{}
-}
 
 // ProcessElement emits what has happened since it looked last.
 func (f *paceFn) ProcessElement(w *sdf.ManualWatermarkEstimator, t *sdf.LockRTracker, _, _ int64, emit func(beam.EventTime, int64, []byte)) sdf.ProcessContinuation {

@@ -26,6 +26,8 @@ type Config struct {
 	Plan *plan.Plan
 	// Parallelism is the number of tasks of a stage, but see stage.Tasks; KeyGroups how many slices the key space is cut into.
 	Parallelism, KeyGroups int
+	// Asked says that it was the job that asked for this parallelism: no stage gets more tasks.
+	Asked bool
 	// BundleBytes and Attempts are those of the tasks: see stage.Spec.
 	BundleBytes, Attempts int
 	// Store is the job's share of memory and spill space.
@@ -207,7 +209,7 @@ func (j *Job) stage(s *plan.Stage) error {
 	}
 	made := &stageRun{plan: s, views: views}
 	j.stages = append(j.stages, made)
-	parallelism := stage.Tasks(s, j.cfg.Parallelism, j.cfg.KeyGroups)
+	parallelism := stage.Tasks(s, j.cfg.Parallelism, j.cfg.KeyGroups, j.cfg.Asked)
 	if s.Input.Kind == plan.Impulse || s.Input.Kind == plan.Played {
 		parallelism = 1
 	}
