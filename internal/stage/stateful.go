@@ -143,6 +143,10 @@ func (s *stateful) cut(ctx context.Context) error {
 	return s.runner.cut(ctx)
 }
 
+// keysBytes is about how much input of bounded keys is processed before they are brought to their end: what is kept of them, for
+// small records several times as much, stays in memory then.
+const keysBytes = 512 << 10
+
 // end processes what was gathered.
 func (s *stateful) end(ctx context.Context) error {
 	if s.gather == nil {
@@ -162,7 +166,7 @@ func (s *stateful) end(ctx context.Context) error {
 		if !more {
 			break
 		}
-		if seen >= s.spec.BundleBytes && !slices.Equal(key, sorted.Key()) {
+		if seen >= min(keysBytes, s.spec.BundleBytes) && !slices.Equal(key, sorted.Key()) {
 			if err := s.finishKeys(ctx); err != nil {
 				return err
 			}
