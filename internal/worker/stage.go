@@ -19,14 +19,11 @@ type openStage struct {
 	tasks int // guarded by stages.mu, like slots
 	slots []bool
 
-	mu    sync.Mutex
-	sides []sideInput
-}
-
-// sideInput is one that a broadcast brings to every task: one of them takes it, for all.
-type sideInput struct {
-	bringer  *taskConn // who takes it; nil while nobody does
-	complete bool
+	// Side inputs are broadcast to every task. One takes them, for all: were it two, each could wait for the other to take what
+	// comes next in its own order.
+	mu       sync.Mutex
+	bringer  *taskConn     // who takes them; nil while nobody does
+	complete []bool        // those of which all has come
 	changed  chan struct{} // closed and replaced when one of the two has changed
 }
 
@@ -50,10 +47,7 @@ func (s *stages) enter(number int) (_ *openStage, slot int, err error) {
 		if err != nil {
 			return nil, 0, fmt.Errorf("stage %q: %w", planned.Name, err)
 		}
-		o = &openStage{views: views}
-		for range planned.SideInputs {
-			o.sides = append(o.sides, sideInput{changed: make(chan struct{})})
-		}
+		o = &openStage{views: views, complete: make([]bool, len(planned.SideInputs)), changed: make(chan struct{})}
 		s.open[number] = o
 	}
 	o.tasks++
@@ -85,17 +79,16 @@ func (s *stages) leave(number, slot int) error {
 func (o *openStage) bring(ctx context.Context, t *taskConn, i int) (mine bool, err error) {
 	for {
 		o.mu.Lock()
-		side := &o.sides[i]
-		switch {
-		case side.complete:
+		if o.complete[i] {
 			o.mu.Unlock()
 			return false, nil
-		case side.bringer == nil || side.bringer == t:
-			side.bringer = t
+		}
+		if o.bringer == nil || o.bringer == t {
+			o.bringer = t
 			o.mu.Unlock()
 			return true, nil
 		}
-		changed := side.changed
+		changed := o.changed
 		o.mu.Unlock()
 		select {
 		case <-changed:
@@ -109,28 +102,29 @@ func (o *openStage) bring(ctx context.Context, t *taskConn, i int) (mine bool, e
 func (o *openStage) brought(i int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.sides[i].complete = true
-	o.sides[i].signal()
+	o.complete[i] = true
+	o.signal()
 }
 
 // withdraw is for a task that is closed: what it had brought a part of is forgotten, and another begins anew.
 func (o *openStage) withdraw(t *taskConn) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	var errs []error
-	for i := range o.sides {
-		side := &o.sides[i]
-		if side.bringer != t || side.complete {
-			continue
-		}
-		errs = append(errs, o.views.Reset(i))
-		side.bringer = nil
-		side.signal()
+	if o.bringer != t {
+		return nil
 	}
+	var errs []error
+	for i, complete := range o.complete {
+		if !complete {
+			errs = append(errs, o.views.Reset(i))
+		}
+	}
+	o.bringer = nil
+	o.signal()
 	return errors.Join(errs...)
 }
 
-func (s *sideInput) signal() {
-	close(s.changed)
-	s.changed = make(chan struct{})
+func (o *openStage) signal() {
+	close(o.changed)
+	o.changed = make(chan struct{})
 }
