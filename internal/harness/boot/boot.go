@@ -76,6 +76,8 @@ type command struct {
 	path string
 	args []string
 	env  []string
+	// died, when it is not nil, keeps what a worker that was started at began, and has not ended well, leaves for its user.
+	died func(ctx context.Context, began time.Time) error
 }
 
 // Exit is the error of a worker that has not ended with code 0.
@@ -110,7 +112,15 @@ func Run(ctx context.Context, cfg Config, sdk SDK) (err error) {
 		return err
 	}
 	cfg.Log.Info("start the worker", "program", cmd.path, "arguments", strings.Join(cmd.args, " "))
-	return run(ctx, cfg, cmd, signals)
+	began := time.Now()
+	err = run(ctx, cfg, cmd, signals)
+	var exit *Exit
+	if cmd.died != nil && errors.As(err, &exit) && exit.Signal != syscall.SIGTERM {
+		if told := cmd.died(ctx, began); told != nil {
+			cfg.Log.Warn("what the worker that died has left could not be kept", "error", told)
+		}
+	}
+	return err
 }
 
 func (c *Config) check() error {

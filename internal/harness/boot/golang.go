@@ -1,21 +1,33 @@
 package boot
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
+	"time"
+
+	"trestle/internal/store/blob"
 )
 
 // Go runs workers of the Go SDK: the pipeline's own binary, in worker mode.
-type Go struct{}
+type Go struct {
+	// profile is the file in which the worker keeps its last heap profile; empty stands for the SDK's, heapProfile.
+	profile string
+}
+
+// heapProfile is where the Go SDK's workers write a profile of their heap every few seconds, if there is a temp_location
+// (util/diagnostics in Beam's Go SDK). All of a host write the same file.
+const heapProfile = "/tmp/hProf"
 
 const roleGoWorker = "beam:artifact:role:go_worker_binary:v1"
 
 func (Go) install(context.Context, *job) error { return nil }
 
-func (Go) command(_ context.Context, j *job) (*command, error) {
+func (g Go) command(_ context.Context, j *job) (*command, error) {
 	binary, err := workerBinary(j.files)
 	if err != nil {
 		return nil, err
@@ -40,8 +52,42 @@ func (Go) command(_ context.Context, j *job) (*command, error) {
 			"--control_endpoint=" + j.Control,
 			"--semi_persist_dir=" + j.Dir,
 		},
-		env: env,
+		env:  env,
+		died: func(ctx context.Context, began time.Time) error { return g.keepProfile(ctx, j, began) },
 	}, nil
+}
+
+// keepProfile puts the heap profile of a worker that has died below the pipeline's temp_location, as Beam's boot program of the Go
+// SDK does: of one that ran out of memory it tells what took it.
+func (g Go) keepProfile(ctx context.Context, j *job, began time.Time) (err error) {
+	location := option(j.info.GetPipelineOptions(), "temp_location", "tempLocation").GetStringValue()
+	if location == "" {
+		return nil
+	}
+	path := cmp.Or(g.profile, heapProfile)
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && info.ModTime().Before(began) {
+		return nil // it has written none
+	}
+	if err != nil {
+		return fmt.Errorf("heap profile: %w", err)
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("heap profile: %w", err)
+	}
+	defer file.Close() // it was only read
+	bucket, err := blob.Open(ctx, location, blob.Options{})
+	if err != nil {
+		return fmt.Errorf("heap profile: temp_location: %w", err)
+	}
+	defer func() { err = errors.Join(err, bucket.Close()) }()
+	key := fmt.Sprintf("heapProfiles/profile-%s-%d", strings.Map(fileNameRune, j.ID), time.Now().Unix())
+	if err := bucket.Write(ctx, key, file); err != nil {
+		return fmt.Errorf("heap profile: %w", err)
+	}
+	j.Log.Info("kept the heap profile of the worker that died", "location", location, "name", key)
+	return nil
 }
 
 // workerBinary finds the binary: by its role, or by the name that old SDKs gave it, or because there is nothing else.

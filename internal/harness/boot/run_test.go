@@ -52,7 +52,7 @@ func TestMain(m *testing.M) {
 			cfg.Provision = value
 		}
 	}
-	var sdk SDK = Go{}
+	var sdk SDK = Go{profile: os.Getenv("TRESTLE_TEST_PROFILE")}
 	if language == "python" {
 		sdk = Python{Interpreter: os.Getenv("TRESTLE_TEST_PYTHON")}
 	}
@@ -226,6 +226,54 @@ func TestRunKeepsExitCode(t *testing.T) {
 		if left, err := os.ReadDir(tmp); err != nil || len(left) > 0 {
 			t.Errorf("%s: left %v, %v", worker, left, err)
 		}
+	}
+}
+
+// The heap profile of a worker that dies goes where the pipeline has its temporary files; one of another, older, does not, and
+// nothing does of one that ends well or has no such place.
+func TestRunKeepsHeapProfile(t *testing.T) {
+	for name, c := range map[string]struct {
+		worker       string
+		before, temp bool
+		want         int
+	}{
+		"died":        {`echo "heap of $$" > "$TRESTLE_TEST_PROFILE"; kill -9 $$`, false, true, 1},
+		"ended well":  {`echo heap > "$TRESTLE_TEST_PROFILE"`, false, true, 0},
+		"an older":    {`exit 3`, true, true, 0},
+		"none":        {`exit 3`, false, true, 0},
+		"no location": {`echo heap > "$TRESTLE_TEST_PROFILE"; exit 3`, false, false, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newJobServer(t)
+			temp, profile := t.TempDir(), filepath.Join(t.TempDir(), "hProf")
+			if c.temp {
+				options, err := structpb.NewStruct(map[string]any{"beam:option:temp_location:v1": temp})
+				if err != nil {
+					t.Fatal(err)
+				}
+				s.info.PipelineOptions = options
+			}
+			if c.before {
+				if err := os.WriteFile(profile, []byte("another's"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				past := time.Now().Add(-time.Hour)
+				if err := os.Chtimes(profile, past, past); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s.add(t, "", goRole, script(c.worker))
+			_, out := s.boot(t, "go", "w1", "TMPDIR="+t.TempDir(), "TRESTLE_TEST_PROFILE="+profile).end()
+			found, err := filepath.Glob(filepath.Join(temp, "heapProfiles", "profile-w1-*"))
+			if err != nil || len(found) != c.want {
+				t.Errorf("kept %q, %v, instead of %d\n%s", found, err, c.want, out)
+			}
+			if text, err := os.ReadFile(profile); len(found) == 1 {
+				if kept, keptErr := os.ReadFile(found[0]); err != nil || keptErr != nil || string(kept) != string(text) {
+					t.Errorf("kept %q (%v) of %q (%v)", kept, keptErr, text, err)
+				}
+			}
+		})
 	}
 }
 
