@@ -226,7 +226,11 @@ func (b *bundles) complete(ctx context.Context) (*fnpb.ProcessBundleResponse, er
 	}
 	defer b.guard(ctx)()
 	defer b.offer()()
-	return b.open.Wait()
+	response, err := b.open.Wait()
+	if err == nil {
+		err = b.lateSplit(ctx)
+	}
+	return response, err
 }
 
 // end tells the harness that it has all of the bundle's input, with what has been held back of it.

@@ -202,14 +202,7 @@ func (b *bundles) checkpoint(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for i, record := range given {
-		p := b.later.untouched(record)
-		if at := i - (len(given) - len(roots)); at >= 0 {
-			p = b.later.part(roots[at])
-		}
-		b.later.split = append(b.later.split, p)
-	}
-	return nil
+	return b.keepGiven(given, roots)
 }
 
 // untouched is an element that a bundle gives back as it got it: what it was known to hold, it still does. The caller holds

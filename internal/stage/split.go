@@ -41,6 +41,32 @@ func (t *task) Split(ctx context.Context) ([][]byte, error) {
 type offered struct {
 	bundle *fnapi.Bundle
 	coder  *coder.Windowed // of the input, if that can be split
+	// asked is a request to split that has not been answered yet: the harness may split the bundle any time, and what it
+	// then gives back it tells in its answer and nowhere else.
+	asked *splitRequest
+}
+
+// splitRequest is a request to split a bundle of which a number of records has been sent.
+type splitRequest struct {
+	sent     [][]byte
+	cancel   context.CancelFunc // for when the answer matters no more
+	answered chan struct{}      // closed when there is one
+	response *fnpb.ProcessBundleSplitResponse
+	err      error
+}
+
+// ask asks for a split, and waits for no answer.
+func (o *offered) ask(ctx context.Context, source string, sent [][]byte, fraction float64) {
+	// Whoever asked may cease to wait, which the harness does not know.
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	r := &splitRequest{sent: sent, cancel: cancel, answered: make(chan struct{})}
+	o.asked = r
+	go func() {
+		defer close(r.answered)
+		r.response, r.err = o.bundle.Split(ctx, map[string]*fnpb.ProcessBundleSplitRequest_DesiredSplit{
+			source: {FractionOfRemainder: fraction, EstimatedInputElements: int64(len(sent))},
+		})
+	}()
 }
 
 // offer lets the bundle under way be asked, until the function that it returns is called.
@@ -51,6 +77,10 @@ func (b *bundles) offer() (withdraw func()) {
 	return func() {
 		b.asking.Lock()
 		defer b.asking.Unlock()
+		if r := b.offered.asked; r != nil {
+			r.cancel() // the bundle has failed, and all of its input is processed again
+			<-r.answered
+		}
 		b.offered = nil
 	}
 }
@@ -69,23 +99,36 @@ func (b *bundles) split(ctx context.Context) ([][]byte, error) {
 // splitOff splits the bundle on offer, and leaves it a fraction of what is left. Of the records that it gives, the last are
 // the residual roots, in the same order. The caller holds asking.
 func (b *bundles) splitOff(ctx context.Context, fraction float64) (given [][]byte, roots []*fnpb.DelayedBundleApplication, err error) {
-	if b.offered == nil || b.offered.coder == nil {
+	o := b.offered
+	if o == nil || o.coder == nil {
 		return nil, nil, nil
 	}
-	sent, err := b.sentRecords(b.offered.coder)
-	if err != nil {
-		return nil, nil, err
+	if o.asked == nil {
+		sent, err := b.sentRecords(o.coder)
+		if err != nil {
+			return nil, nil, err
+		}
+		o.ask(ctx, b.source, sent, fraction)
 	}
-	ctx, cancel := context.WithTimeout(ctx, splitTimeout)
-	defer cancel()
-	response, err := b.offered.bundle.Split(ctx, map[string]*fnpb.ProcessBundleSplitRequest_DesiredSplit{
-		b.source: {FractionOfRemainder: fraction, EstimatedInputElements: int64(len(sent))},
-	})
-	if err != nil {
+	select {
+	case <-o.asked.answered:
+		return b.answered()
+	case <-time.After(splitTimeout):
+	case <-ctx.Done():
+	}
+	return nil, nil, nil // the answer is taken when another asks, or when the bundle ends
+}
+
+// answered does what the answer to a request to split says. The caller holds asking.
+func (b *bundles) answered() (given [][]byte, roots []*fnpb.DelayedBundleApplication, err error) {
+	r := b.offered.asked
+	b.offered.asked = nil
+	r.cancel()
+	if r.response == nil {
 		// A bundle that ends meanwhile, or an SDK that cannot split it: it keeps its work.
 		return nil, nil, nil
 	}
-	kept, given, err := divide(sent, response, b.source)
+	kept, given, err := divide(r.sent, r.response, b.source)
 	if err != nil || len(given) == 0 {
 		return nil, nil, err
 	}
@@ -97,7 +140,59 @@ func (b *bundles) splitOff(ctx context.Context, fraction float64) (given [][]byt
 	}
 	old := b.input
 	b.input = input
-	return given, response.GetResidualRoots(), old.Close()
+	return given, r.response.GetResidualRoots(), old.Close()
+}
+
+// lateSplit keeps what a bundle that has ended gave back in answer to a request that nobody waits for any more: the task
+// processes it itself. A harness that has answered the bundle answers the request as well; one that does not within lateAnswer
+// fails the task, since nobody can know what it gave back.
+func (b *bundles) lateSplit(ctx context.Context) error {
+	b.asking.Lock()
+	defer b.asking.Unlock()
+	r := b.offered.asked
+	if r == nil {
+		return nil
+	}
+	select {
+	case <-r.answered:
+	case <-time.After(lateAnswer):
+		return fmt.Errorf("the harness has answered bundle %s, and not for %v after that a request to split it: what it gave back is not known", b.offered.bundle.ID(), lateAnswer)
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if r.err != nil && !isHarness(r.err) {
+		return r.err
+	}
+	given, roots, err := b.answered()
+	if err != nil {
+		return err
+	}
+	return b.keepGiven(given, roots)
+}
+
+// keepGiven puts off what a bundle gave back. The caller holds asking.
+func (b *bundles) keepGiven(given [][]byte, roots []*fnpb.DelayedBundleApplication) error {
+	for i, record := range given {
+		at := i - (len(given) - len(roots))
+		switch {
+		case b.later == nil && at >= 0:
+			if err := b.takeResidual(roots[at]); err != nil {
+				return err
+			}
+		case b.later == nil:
+			b.residuals = append(b.residuals, residual{record: record, due: time.Now()})
+		case at >= 0:
+			b.later.split = append(b.later.split, b.later.part(roots[at]))
+		default:
+			b.later.split = append(b.later.split, b.later.untouched(record))
+		}
+	}
+	return nil
+}
+
+func isHarness(err error) bool {
+	var said *fnapi.HarnessError
+	return errors.As(err, &said)
 }
 
 // sentRecords cuts the bundle's input into records.
@@ -162,6 +257,10 @@ func divide(sent [][]byte, r *fnpb.ProcessBundleSplitResponse, source string) (k
 	return kept, given, nil
 }
 
-// splitTimeout is how long a harness may take to answer a request to split: one that is busy in user code answers
-// between two claims.
-const splitTimeout = 10 * time.Second
+const (
+	// splitTimeout is how long is waited for the answer to a request to split: a harness that is busy in user code answers
+	// between two claims.
+	splitTimeout = 10 * time.Second
+	// lateAnswer is how long it is waited for once the bundle has been answered.
+	lateAnswer = time.Minute
+)

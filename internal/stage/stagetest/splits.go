@@ -1,6 +1,7 @@
 package stagetest
 
 import (
+	"context"
 	"errors"
 	"runtime"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
 	"github.com/google/go-cmp/cmp"
 
+	"trestle/internal/beam/coder"
 	"trestle/internal/stage"
 	"trestle/internal/stage/stagetest/sdk"
 )
@@ -20,24 +22,34 @@ var splitCases = []testCase{
 	{directly + "a bundle gives a part of an element away", splitWithinElement},
 	{directly + "a bundle that has nothing to give may be asked again, and tried again", splitInVain},
 	{directly + "an answer that loses elements is refused", splitWrongly},
+	{directly + "what is given back in an answer that nobody waits for any more is processed all the same", splitLate},
+	{directly + "what is put off in an answer that nobody waits for any more is resumed all the same", checkpointLate},
 }
 
 // splitStage is a bundle of the elements a to d that stops at the first one until it is told to go on.
 type splitStage struct {
 	*rig
-	asked atomic.Int32 // how often the script was
-	goOn  chan error   // what the first attempt ends with
-	ended chan error   // what the input's end ended with
-	done  [][]string   // elements that each attempt processed
+	asked atomic.Int32  // how often the script was
+	goOn  chan error    // what the first attempt ends with
+	hold  chan struct{} // closed when requests are to be answered; nil when they are at once
+	ended chan error    // what the input's end ended with
+	done  [][]string    // elements that each attempt processed
 }
 
 func startSplit(t *testing.T, open Open, answer *fnpb.ProcessBundleSplitResponse) *splitStage {
-	s := &splitStage{goOn: make(chan error, 1), ended: make(chan error, 1)}
+	return startSplitHeld(t, open, answer, nil)
+}
+
+func startSplitHeld(t *testing.T, open Open, answer *fnpb.ProcessBundleSplitResponse, hold chan struct{}) *splitStage {
+	s := &splitStage{goOn: make(chan error, 1), ended: make(chan error, 1), hold: hold}
 	s.rig = start(t, open, setup{pipeline: splitting, attempts: 2, script: func(b *sdk.Bundle) error {
 		attempt := len(s.done)
 		s.done = append(s.done, nil)
 		b.OnSplit(func(r *fnpb.ProcessBundleSplitRequest) *fnpb.ProcessBundleSplitResponse {
 			s.asked.Add(1)
+			if s.hold != nil {
+				<-s.hold
+			}
 			return answer
 		})
 		var fails error
@@ -208,4 +220,115 @@ func splitWrongly(t *testing.T, open Open) {
 			}
 		})
 	}
+}
+
+// giveUp calls ask until the harness is asked, and has it wait no longer.
+func (s *splitStage) giveUp(ask func(context.Context) error) {
+	s.t.Helper()
+	ctx, cancel := context.WithCancel(s.ctx)
+	defer cancel()
+	answered := make(chan error, 1)
+	go func() {
+		for {
+			if err := ask(ctx); err != nil || ctx.Err() != nil {
+				answered <- err
+				return
+			}
+			runtime.Gosched() // the bundle was not as far
+		}
+	}()
+	for s.asked.Load() == 0 && s.ctx.Err() == nil {
+		runtime.Gosched()
+	}
+	cancel()
+	if err := <-answered; err != nil {
+		s.t.Error(err)
+	}
+}
+
+func splitLate(t *testing.T, open Open) {
+	hold := make(chan struct{})
+	answer := channelSplit(0, 2)
+	answer.PrimaryRoots = []*fnpb.BundleApplication{{TransformId: "work", Element: sized("b", 3)}}
+	answer.ResidualRoots = []*fnpb.DelayedBundleApplication{{Application: &fnpb.BundleApplication{TransformId: "work", Element: sized("b", 5)}}}
+	s := startSplitHeld(t, open, answer, hold)
+	splitter, ok := s.tasks[0].(stage.Splitter)
+	if !ok {
+		t.Fatal("the task is no Splitter")
+	}
+	s.giveUp(func(ctx context.Context) error {
+		given, err := splitter.Split(ctx)
+		if len(given) > 0 {
+			t.Errorf("%d records are given away, of which nobody had told yet", len(given))
+		}
+		return err
+	})
+	s.goOn <- nil
+	close(hold)
+	if err := <-s.ended; err != nil {
+		t.Fatal(err)
+	}
+	if len(s.done) != 2 {
+		t.Fatalf("there were %d bundles, not 2", len(s.done))
+	}
+	if d := cmp.Diff([]string{"c8", "d8", "b5"}, s.done[1]); d != "" {
+		t.Errorf("what was given back (-want +got):\n%s", d)
+	}
+}
+
+func checkpointLate(t *testing.T, open Open) {
+	s := &splitStage{goOn: make(chan error, 1), ended: make(chan error, 1), hold: make(chan struct{})}
+	var elements []string
+	stream := strings.NewReplacer("in:string", "in:string~", "out:string", "out:string~").Replace(splitting)
+	s.rig = start(t, open, setup{pipeline: stream, script: func(b *sdk.Bundle) error {
+		first := len(elements) == 0
+		b.OnSplit(func(*fnpb.ProcessBundleSplitRequest) *fnpb.ProcessBundleSplitResponse {
+			if !first {
+				return nil
+			}
+			s.asked.Add(1)
+			<-s.hold
+			answer := channelSplit(-1, 1)
+			answer.PrimaryRoots = []*fnpb.BundleApplication{{TransformId: "work", Element: sized("a", 3)}}
+			answer.ResidualRoots = []*fnpb.DelayedBundleApplication{{Application: &fnpb.BundleApplication{TransformId: "work", Element: sized("a", 5)}}}
+			return answer
+		})
+		err := b.Each(func(e sdk.Element) error {
+			words, err := sdk.Strings(e.Value[:len(e.Value)-8])
+			elements = append(elements, strings.Join(words, ""))
+			return err
+		})
+		if first && err == nil {
+			select {
+			case err = <-s.goOn:
+			case <-b.Gone():
+			}
+		}
+		return err
+	}})
+	s.clock(0)
+	task, ok := s.tasks[0].(stage.Checkpointer)
+	if !ok {
+		t.Fatal("the task is no Checkpointer")
+	}
+	streaming := s.streaming(0)
+	go func() {
+		err := s.try(stage.MainInput, sized("a", 8))
+		if err == nil {
+			err = streaming.Flush(s.ctx)
+		}
+		s.ended <- err
+	}()
+	s.giveUp(func(ctx context.Context) error { return task.Checkpoint(ctx, true) })
+	s.goOn <- nil
+	close(s.hold)
+	if err := <-s.ended; err != nil {
+		t.Fatal(err)
+	}
+	s.clock(1)
+	s.watermark(coder.MaxTimestamp)
+	if d := cmp.Diff([]string{"a8", "a5"}, elements); d != "" {
+		t.Errorf("processed (-want +got):\n%s", d)
+	}
+	s.quiet(true)
 }
