@@ -228,7 +228,7 @@ e2e-games: build $(python) $(kafka) $(streaming_java)
 
 e2e-kills: build $(python) $(kafka) $(streaming_java)
 	@go build -o build/streaming/driver ./test/streaming
-	@$(streaming) -dir build/streaming/kills -kafka $(dir $(kafka))lib -java $(dir $(streaming_java)) -kills $(KILLS) -seed $(SEED) kills
+	@$(streaming) -dir build/streaming/kills -kafka $(dir $(kafka))lib -java $(dir $(streaming_java)) -kills $(KILLS) -seed $(SEED) -only '$(ONLY)' kills
 
 e2e-poll: build $(python)
 	@go build -o build/streaming/driver ./test/streaming
@@ -385,7 +385,7 @@ $(kafka): test/streaming/kafka/pom.xml
 	   -DoutputDirectory="$(abspath $(@D))/lib" org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies'
 	@touch $@
 
-$(streaming_java): test/streaming/java/pom.xml $(wildcard test/streaming/java/src/main/java/trestle/streaming/*.java)
+$(streaming_java): test/streaming/java/pom.xml $(wildcard $(addprefix test/streaming/java/src/main/java/,trestle/streaming/*.java org/apache/beam/examples/complete/game/*.java))
 	@$(quietly) 'Beam Java with KafkaIO' build/log/streaming-java.log bash -euc \
 	  'rm -rf $(@D); mvn -B -q -f $< -Dout="$(abspath $(@D))" process-classes'
 	@touch $@

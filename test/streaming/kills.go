@@ -27,14 +27,14 @@ const (
 	early, late = 8 * time.Second, 4 * time.Second
 )
 
-// kills kills the server with SIGKILL, again and again, while it runs two jobs whose workers are its own processes: one
-// counts what is written to a topic all the while (Python, and KafkaIO in a Java worker), the other polls, and keeps
+// kills kills the server with SIGKILL, again and again, while it runs jobs whose workers are its own processes: two
+// count what is written to a topic all the while (Python with KafkaIO in a Java worker, and Java), one polls, and keeps
 // totals in state, until it is told to end (Python). Then every count must be exact. What a job writes, outside of
 // Beam's hands, may come again after a kill; it must not be another thing then.
 func (f *flags) kills(ctx context.Context) error {
 	return f.withKafka(ctx, []string{"--snapshots", "1s"}, func(ctx context.Context, b *kafka.Broker, s *proc.Server, expansion string) error {
 		ctx, cancel := context.WithCancel(ctx)
-		k := &killed{flags: f, b: b, server: s, in: "kills-in", out: "kills-out", ended: make(chan struct{}, 2)}
+		k := &killed{flags: f, b: b, server: s, in: "kills-in", lines: filepath.Join(f.dir, "out", "lines"), ended: make(chan struct{}, len(killedJobs))}
 		// Whatever becomes of it, nothing that was started here runs on.
 		defer func() {
 			cancel()
@@ -42,22 +42,36 @@ func (f *flags) kills(ctx context.Context) error {
 				<-k.ended
 			}
 		}()
-		if err := errors.Join(b.Create(ctx, k.in, partitions, "LogAppendTime"), b.Create(ctx, k.out, 1, "CreateTime")); err != nil {
+		err := b.Create(ctx, k.in, partitions, "LogAppendTime")
+		for _, name := range killedJobs {
+			if err == nil && (f.only == "" || strings.Contains(name, f.only)) {
+				k.jobs = append(k.jobs, name)
+				err = b.Create(ctx, name, 1, "CreateTime")
+			}
+		}
+		if err != nil {
 			return err
 		}
-		err := k.run(ctx, expansion)
+		err = k.run(ctx, expansion)
 		// withKafka stops the server that it has started, and that must be one that runs.
 		*s = *k.server
 		return err
 	})
 }
 
+// killedJobs are the names of the jobs that are run while the server is killed. Those that read the topic write to one of their name.
+var killedJobs = []string{"kills-python", "kills-java", pollJob}
+
+const pollJob = "kills-poll"
+
 // killed is a server that is killed, and what it works on.
 type killed struct {
 	*flags
 	b        *kafka.Broker
 	server   *proc.Server
-	in, out  string
+	in       string
+	lines    string // the file that the job that polls writes to
+	jobs     []string
 	programs int
 	ended    chan struct{}
 	// start is when the first poll is due, in Unix seconds; until is the file that ends them.
@@ -89,27 +103,27 @@ func (k *killed) run(ctx context.Context, expansion string) error {
 	}
 	limit, cancel := context.WithTimeoutCause(ctx, k.timeout, fmt.Errorf("the jobs had not told all %v after the last kill", k.timeout))
 	defer cancel()
-	return errors.Join(k.counts(limit, n), k.polled(limit, polls))
+	var errs []error
+	for _, name := range k.jobs {
+		if name == pollJob {
+			errs = append(errs, k.polled(limit, polls))
+		} else {
+			errs = append(errs, k.counts(limit, name, n))
+		}
+	}
+	return errors.Join(errs...)
 }
 
-// submit starts the two jobs, and waits until they run. Their programs end with the first server: they look after its job.
+// submit starts the jobs, and waits until they run. Their programs end with the first server: they look after its job.
 func (k *killed) submit(ctx context.Context, expansion string) error {
-	python := filepath.Join(k.python, "bin", "python")
-	// One worker does for a job's tasks, and starts sooner than two.
-	process := []string{"--sdk_worker_parallelism=1", "--runner=PortableRunner", "--job_endpoint=" + k.server.Endpoint, "--environment_type=PROCESS",
-		`--environment_config={"command": "trestle boot python --python ` + python + `"}`}
 	k.start = time.Now().Add(time.Second).Unix()
 	k.until = filepath.Join(k.dir, "out", "until")
-	for name, argv := range map[string][]string{
-		"kills-kafka": {python, filepath.Join(k.source, "python", "kafka.py"), "--expansion_service=" + expansion, "--bootstrap=" + k.b.Address, "--topic=" + k.in,
-			"--out=" + k.out, "--policy=LogAppendTime", "--window=" + strconv.Itoa(kafkaWindow), "--lateness=" + strconv.Itoa(int(lateness.Seconds())), "--group=kills"},
-		"kills-poll": {python, filepath.Join(k.source, "python", "poll.py"), "--until=" + k.until, "--every", fmt.Sprint(pollEvery.Seconds()), "--keys", strconv.Itoa(pollKeys),
-			"--window", strconv.Itoa(pollWindow), "--start", strconv.FormatInt(k.start, 10), "--out", filepath.Join(k.dir, "out", "lines")},
-	} {
+	for _, name := range k.jobs {
 		k.programs++
+		argv := k.argv(name, expansion)
 		go func() {
 			//nolint:errcheck // that the server has gone is what it says, unless no job runs, which is seen below
-			proc.Run{Argv: append(append(argv, process...), "--job_name="+name), Log: filepath.Join(k.dir, "log", name+".log")}.Do(ctx)
+			proc.Run{Argv: argv, Log: filepath.Join(k.dir, "log", name+".log")}.Do(ctx)
 			k.ended <- struct{}{}
 		}()
 	}
@@ -131,6 +145,28 @@ func (k *killed) submit(ctx context.Context, expansion string) error {
 			return fmt.Errorf("%w: %v", context.Cause(limit), states)
 		}
 	}
+}
+
+// argv is the command of a job's program.
+func (k *killed) argv(name, expansion string) []string {
+	counts := []string{"--bootstrap=" + k.b.Address, "--topic=" + k.in, "--out=" + name, "--policy=LogAppendTime",
+		"--window=" + strconv.Itoa(kafkaWindow), "--lateness=" + strconv.Itoa(int(lateness.Seconds())), "--group=" + name}
+	if name == "kills-java" {
+		return append([]string{"java", "-Xmx256m", "-cp", filepath.Join(k.java, "classes") + ":" + filepath.Join(k.java, "lib", "*"), "trestle.streaming.Kafka",
+			"--jobName=" + name, "--runner=PortableRunner", "--jobEndpoint=" + k.server.Endpoint,
+			"--defaultEnvironmentType=PROCESS", `--defaultEnvironmentConfig={"command": "trestle boot java --heap 256m"}`}, counts...)
+	}
+	python := filepath.Join(k.python, "bin", "python")
+	// One worker does for a job's tasks, and starts sooner than two.
+	argv := []string{python, filepath.Join(k.source, "python", "kafka.py"), "--job_name=" + name, "--sdk_worker_parallelism=1",
+		"--runner=PortableRunner", "--job_endpoint=" + k.server.Endpoint, "--environment_type=PROCESS",
+		`--environment_config={"command": "trestle boot python --python ` + python + `"}`}
+	if name == pollJob {
+		argv[1] = filepath.Join(k.source, "python", "poll.py")
+		return append(argv, "--until="+k.until, "--every", fmt.Sprint(pollEvery.Seconds()), "--keys", strconv.Itoa(pollKeys),
+			"--window", strconv.Itoa(pollWindow), "--start", strconv.FormatInt(k.start, 10), "--out", k.lines)
+	}
+	return append(append(argv, counts...), "--expansion_service="+expansion)
 }
 
 // states is how the server's jobs are, by id.
@@ -194,29 +230,26 @@ func (k *killed) killAll(ctx context.Context) error {
 
 // progress waits until each job has told something more than it has now.
 func (k *killed) progress(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, k.timeout, fmt.Errorf("the jobs have not told anything new for %v", k.timeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, k.timeout, fmt.Errorf("not all jobs have told anything new for %v", k.timeout))
 	defer cancel()
-	told := func() (lines, records int64, err error) {
-		if info, err := os.Stat(filepath.Join(k.dir, "out", "lines")); err == nil {
-			lines = info.Size()
-		} else if !errors.Is(err, os.ErrNotExist) {
-			return 0, 0, err
-		}
-		records, err = k.b.Len(ctx, k.out)
-		return lines, records, err
-	}
-	lines, records, err := told()
+	before, err := k.told(ctx)
 	if err != nil {
 		return err
 	}
 	ticker := time.NewTicker(100 * time.Millisecond)
 	defer ticker.Stop()
 	for {
-		moreLines, moreRecords, err := told()
+		now, err := k.told(ctx)
 		if err != nil {
 			return errors.Join(err, context.Cause(ctx))
 		}
-		if moreLines > lines && moreRecords > records {
+		more := 0
+		for name := range now {
+			if now[name] > before[name] {
+				more++
+			}
+		}
+		if more == len(k.jobs) {
 			return nil
 		}
 		select {
@@ -224,9 +257,30 @@ func (k *killed) progress(ctx context.Context) error {
 		case <-k.server.Ended():
 			return errors.New("the server has ended")
 		case <-ctx.Done():
-			return fmt.Errorf("%w: %d bytes of lines before, %d now; %d records before, %d now", context.Cause(ctx), lines, moreLines, records, moreRecords)
+			return fmt.Errorf("%w: before %v, now %v", context.Cause(ctx), before, now)
 		}
 	}
+}
+
+// told is how much each job has told: records, or bytes.
+func (k *killed) told(ctx context.Context) (map[string]int64, error) {
+	all := map[string]int64{}
+	for _, name := range k.jobs {
+		if name == pollJob {
+			if info, err := os.Stat(k.lines); err == nil {
+				all[name] = info.Size()
+			} else if !errors.Is(err, os.ErrNotExist) {
+				return nil, err
+			}
+			continue
+		}
+		n, err := k.b.Len(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		all[name] = n
+	}
+	return all, nil
 }
 
 // feed writes records to the topic until ctx ends; it says how many.
@@ -252,17 +306,17 @@ func (k *killed) feed(ctx context.Context) (n int, err error) {
 	}
 }
 
-// counts waits until the topic that the first job writes to has told of n records, and looks at each count. A group is
+// counts waits until the topic that a job writes to has told of n records, and looks at each count. A group is
 // told again when the server was killed, and with each late record, with all that it has by then: none may be told as more than
 // there is, and the most must be all.
-func (k *killed) counts(ctx context.Context, n int) error {
+func (k *killed) counts(ctx context.Context, job string, n int) error {
 	want, err := count(ctx, k.b, k.in, n, kafkaWindow)
 	if err != nil {
 		return err
 	}
 	most, total, told := map[string]int{}, 0, 0
 	var wrong error
-	err = k.b.Consume(ctx, k.out, func(r kafka.Record) bool {
+	err = k.b.Consume(ctx, job, func(r kafka.Record) bool {
 		start, value, _ := strings.Cut(r.Value, " ")
 		name := r.Key + " " + start
 		have, err := strconv.Atoi(value)
@@ -277,11 +331,11 @@ func (k *killed) counts(ctx context.Context, n int) error {
 		}
 		return total >= n
 	})
-	fmt.Printf("kafka: %d of %d records are counted in %d groups, which were told %d times\n", total, n, len(most), told)
-	return errors.Join(err, wrong, compare("kafka", most, want))
+	fmt.Printf("%s: %d of %d records are counted in %d groups, which were told %d times\n", job, total, n, len(most), told)
+	return errors.Join(err, wrong, compare(job, most, want))
 }
 
-// polled waits until the second job has ended by itself, and looks at its counts and totals.
+// polled waits until the job that polls has ended by itself, and looks at its counts and totals.
 func (k *killed) polled(ctx context.Context, polls int) error {
 	err := jobs(k.server.Endpoint, func(client jobpb.JobServiceClient) error {
 		all, err := client.GetJobs(ctx, &jobpb.GetJobsRequest{})
@@ -289,11 +343,11 @@ func (k *killed) polled(ctx context.Context, polls int) error {
 			return err
 		}
 		for _, info := range all.GetJobInfo() {
-			if strings.Contains(info.GetJobName(), "poll") {
+			if info.GetJobName() == pollJob {
 				return ends(ctx, client, info.GetJobId(), jobpb.JobState_DONE)
 			}
 		}
 		return fmt.Errorf("the server has no job that polls: %v", all.GetJobInfo())
 	})
-	return errors.Join(err, checkPolls(filepath.Join(k.dir, "out", "lines"), k.start, polls, true))
+	return errors.Join(err, checkPolls(k.lines, k.start, polls, true))
 }

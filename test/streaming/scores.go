@@ -110,8 +110,8 @@ func spammers(events []event) map[string]bool {
 	return found
 }
 
-// sessionMeans is the mean length, in whole seconds, of the users' sessions that end in each window, in no order.
-func sessionMeans(events []event) []float64 {
+// sessionMeans is the mean length, in whole units, of the users' sessions that end in each window, in no order.
+func sessionMeans(events []event, unit time.Duration) []float64 {
 	times := map[string][]time.Time{}
 	for _, e := range events {
 		times[e.user] = append(times[e.user], e.at)
@@ -126,7 +126,7 @@ func sessionMeans(events []event) []float64 {
 				continue
 			}
 			window := end.Add(-time.Millisecond).Truncate(sessionWindow)
-			sum[window] += int64(end.Sub(start) / time.Second)
+			sum[window] += int64(end.Sub(start) / unit)
 			count[window]++
 			if i+1 < len(all) {
 				start = all[i+1]

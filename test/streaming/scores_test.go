@@ -30,7 +30,7 @@ func TestScores(t *testing.T) {
 		t.Errorf("spammers: %v, want %v", got, want)
 	}
 	// Sessions: a 0–9.5 and 61–66, b 4–9, c 59.75–65.
-	if got, want := sessionMeans(events), []float64{(315 + 300) / 2.0, (570 + 300) / 2.0}; !slices.Equal(got, want) {
+	if got, want := sessionMeans(events, time.Second), []float64{(315 + 300) / 2.0, (570 + 300) / 2.0}; !slices.Equal(got, want) {
 		t.Errorf("sessions: %v, want %v", got, want)
 	}
 }

@@ -46,6 +46,11 @@ public final class Kafka {
 
     void setWindow(int value);
 
+    @Description("In seconds; each late record has its group told again, with all it has")
+    int getLateness();
+
+    void setLateness(int value);
+
     String getGroup();
 
     void setGroup(String value);
@@ -87,7 +92,9 @@ public final class Kafka {
     p.apply(read.withoutMetadata())
         .apply(
             Window.<KV<String, String>>into(
-                FixedWindows.of(Duration.standardSeconds(options.getWindow()))))
+                    FixedWindows.of(Duration.standardSeconds(options.getWindow())))
+                .withAllowedLateness(Duration.standardSeconds(options.getLateness()))
+                .accumulatingFiredPanes())
         .apply(GroupByKey.create())
         .apply(ParDo.of(new Count()))
         .apply(
