@@ -23,11 +23,11 @@ var stableCases = []testCase{
 	{"stable input with keys goes to the tasks that own them", snapshotOfStableKeys},
 }
 
-// committed tells each task that the last of snapshots is safe.
-func (r *rig) committed() {
+// committed tells each task that a snapshot is safe.
+func (r *rig) committed(snapshot uint64) {
 	r.t.Helper()
 	for i := range r.tasks {
-		if err := r.streaming(i).Committed(r.ctx, 1); err != nil {
+		if err := r.streaming(i).Committed(r.ctx, snapshot); err != nil {
 			r.t.Fatal(err)
 		}
 	}
@@ -48,15 +48,15 @@ func stableInput(t *testing.T, open Open) {
 	r.process(stage.MainInput, records("c"))
 	r.watermark(9)
 	r.want("")
-	r.committed()
+	r.committed(1)
 	r.told(7) // c has the rest wait
 	r.want("a b")
-	r.committed()
+	r.committed(1)
 	r.want("a b")
 	r.snapshots()
 	r.watermark(coder.MaxTimestamp)
 	r.quiet(false)
-	r.committed()
+	r.committed(1)
 	r.told(coder.MaxTimestamp)
 	r.want("a b c")
 	r.quiet(true)
@@ -104,7 +104,7 @@ func snapshotOfStableKeys(t *testing.T, open Open) {
 	first.clock(0)
 	first.group(pairs("a=1 b=1 c=1 d=1"))
 	first.snapshots()
-	first.committed()
+	first.committed(1)
 	first.want("a:1 b:1 c:1 d:1")
 	first.group(pairs("a=2 b=2 c=2 d=2"))
 	restore := first.snapshots()
@@ -127,7 +127,7 @@ func snapshotOfStableKeys(t *testing.T, open Open) {
 	first.watermark(20)
 	first.want("")
 	restore = first.snapshots()
-	first.committed()
+	first.committed(1)
 	first.want("a[1]1.0 b[1]1.0")
 	first.end()
 	second = start(t, open, setup{pipeline: stream, script: panesOf, restore: restore})
