@@ -110,10 +110,11 @@ func (b *bundles) splitOff(ctx context.Context, fraction float64) (given [][]byt
 		}
 		o.ask(ctx, b.source, sent, fraction)
 	}
+	ctx, cancel := context.WithTimeout(ctx, splitTimeout)
+	defer cancel()
 	select {
 	case <-o.asked.answered:
 		return b.answered()
-	case <-time.After(splitTimeout):
 	case <-ctx.Done():
 	}
 	return nil, nil, nil // the answer is taken when another asks, or when the bundle ends
@@ -153,10 +154,11 @@ func (b *bundles) lateSplit(ctx context.Context) error {
 	if r == nil {
 		return nil
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, lateAnswer, fmt.Errorf(
+		"the harness has answered bundle %s, and not for %v after that a request to split it: what it gave back is not known", b.offered.bundle.ID(), lateAnswer))
+	defer cancel()
 	select {
 	case <-r.answered:
-	case <-time.After(lateAnswer):
-		return fmt.Errorf("the harness has answered bundle %s, and not for %v after that a request to split it: what it gave back is not known", b.offered.bundle.ID(), lateAnswer)
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
@@ -180,7 +182,7 @@ func (b *bundles) keepGiven(given [][]byte, roots []*fnpb.DelayedBundleApplicati
 				return err
 			}
 		case b.later == nil:
-			b.residuals = append(b.residuals, residual{record: record, due: time.Now()})
+			b.residuals = append(b.residuals, residual{record: record})
 		case at >= 0:
 			b.later.split = append(b.later.split, b.later.part(roots[at]))
 		default:
