@@ -31,6 +31,13 @@ func (b *Budget) Used() int64 { return b.used.Load() }
 // Peak is the most that was held at a time.
 func (b *Budget) Peak() int64 { return b.peak.Load() }
 
+// Lend takes n bytes, whether or not they fit, for something that is no shuffle and as large. What it returns gives them back, and
+// is called once.
+func (b *Budget) Lend(n int64) (back func()) {
+	b.force(n)
+	return func() { b.release(n) }
+}
+
 // try takes n bytes if they fit.
 func (b *Budget) try(n int64) bool {
 	for {

@@ -71,7 +71,10 @@ const DefaultKeyGroups = 128
 const DefaultSnapshotEvery = 3 * time.Second
 
 // Engine is the embedded engine.
-type Engine struct{ cfg Config }
+type Engine struct {
+	cfg  Config
+	lent lent
+}
 
 // New makes an embedded engine.
 func New(cfg Config) *Engine {
@@ -147,6 +150,7 @@ func (e *Engine) start(j engine.Job, asked bool, dir, snapshots string) *run {
 		draining:    make(chan struct{}),
 	}
 	r.ctx, r.cancel = context.WithCancelCause(context.Background())
+	r.giveBack = e.lent.lend(j.Plan, cfg.State, cfg.Memory)
 	r.store = shuffle.NewStoreOn(e.cfg.Files, filepath.Join(r.dir, "spill"), e.cfg.Memory)
 	r.pool = r.pools("")
 	go r.main()

@@ -40,6 +40,7 @@ type run struct {
 	draining  chan struct{} // closed when the job is to be drained
 	drainOnce sync.Once
 
+	giveBack func() // of the budget, what stores of state were lent
 	store    *shuffle.Store
 	pool     *harness.Pool // another after a restart, which nobody else sees: harnesses of a job are asked for by its tasks
 	stages   []*stageRun
@@ -155,6 +156,7 @@ func (r *run) release(err error) error {
 		errs = append(errs, s.close())
 	}
 	errs = append(errs, r.closePool(), r.store.Close(), os.RemoveAll(r.dir))
+	r.giveBack()
 	if r.snapshots != "" && errors.Is(err, streaming.ErrRestore) {
 		errs = append(errs, refuse(r.snapshots, err))
 	}

@@ -22,5 +22,8 @@ func NewCache(bytes int64) *Cache { return &Cache{blocks: pebble.NewCache(bytes)
 // floor is how much of changes a store may have whatever the others have.
 func (c *Cache) floor() int64 { return min(256<<10, c.bytes/16) }
 
+// Limit is about how many bytes the stores keep in memory together: blocks, and changes.
+func (c *Cache) Limit() int64 { return 2 * c.bytes }
+
 // Close frees the cache.
 func (c *Cache) Close() { c.blocks.Unref() }
