@@ -120,7 +120,7 @@ func writeReport(path, versions string, verdicts []verdict, servers *servers, at
 	p("`make validates` runs the suites by which Beam validates a runner against a running server, with LOOPBACK harnesses,")
 	p("and writes this page. `test/validates/listed/` has every test that does not pass yet, with its reason; the run fails")
 	p("when a test does other than the lists say.\n")
-	p("[Under kills and restarts](validates-disturbed.md) they pass as well.\n")
+	p("Under kills and restarts: [validates-disturbed.md](validates-disturbed.md).\n")
 	p("Last run: %s, with the SDKs %s.\n", at.UTC().Format(time.DateOnly), versions)
 	rows := [][]string{columns}
 	for _, v := range verdicts {
