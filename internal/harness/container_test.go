@@ -66,7 +66,7 @@ func (b *bench) contained(part string, change func(*Config)) *Pool {
 
 func sessionError(t *testing.T, p *Pool) error {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	_, err := p.Session(ctx, "py", 0)
 	if err == nil {
@@ -200,7 +200,7 @@ func TestContainerOutOfMemory(t *testing.T) {
 	for _, part := range []string{"eat", "eat-child"} {
 		t.Run(part, func(t *testing.T) {
 			p := newBench(t).contained(part, func(cfg *Config) { cfg.Containers.Memory = 48 << 20 })
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 			defer cancel()
 			s, err := p.Session(ctx, "py", 0)
 			if err == nil {

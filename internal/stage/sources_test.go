@@ -165,7 +165,7 @@ func (f *sourceFn) untilAsked(b *sdk.Bundle, p, rest part) error {
 // checkpoint brings records to the first task, and asks for what is left of them while they are processed.
 func (r *scriptRig) checkpoint(f *sourceFn, records []byte) {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	flushed := make(chan error, 1)
 	go func() { flushed <- r.tasks[0].Process(ctx, stage.Delivery{}, records) }()
@@ -204,8 +204,8 @@ func TestSourceScenarios(t *testing.T) {
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
 			tasks := 1
 			d.MaybeScanArgs(t, "tasks", &tasks)
-			switch {
-			case d.Cmd == "stage":
+			switch d.Cmd {
+			case "stage":
 				if r != nil {
 					r.close()
 				}
@@ -213,7 +213,7 @@ func TestSourceScenarios(t *testing.T) {
 				r = newScriptRig(t, t.TempDir(), sourcePlan(t, d.HasArg("plain")), oneHarness(t, map[string]sdk.Script{"work": fn.script}), tasks)
 				fn.rig = r
 				return ""
-			case d.Cmd == "elements" || d.Cmd == "checkpoint":
+			case "elements", "checkpoint":
 				r.t = t
 				var records []byte
 				for _, line := range strings.Split(strings.TrimSpace(d.Input), "\n") {

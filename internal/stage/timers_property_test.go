@@ -25,7 +25,6 @@ type timerReference struct {
 	clock     int64
 	draining  bool
 	keys      map[string]map[string]*referenceTimer // by key, then by window and name
-	windows   map[string]map[int64]bool             // by key, the ends of windows that something was done in
 	did       map[string][]string
 	dropped   int
 }

@@ -68,7 +68,7 @@ func TestHarnessesAreStartedInAdvance(t *testing.T) {
 	}
 	w.startHarnesses()
 	var got []string
-	limit := time.NewTimer(time.Minute)
+	limit := time.NewTimer(5 * time.Minute)
 	defer limit.Stop()
 	for len(got) < 3 {
 		select {

@@ -8,7 +8,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
-	"trestle/internal/stage"
 	"trestle/internal/stage/stagetest/sdk"
 )
 
@@ -47,13 +46,11 @@ func (r *rig) bundle(word string) {
 }
 
 // snapshot takes one of a number of the first task.
-func (r *rig) snapshot(id uint64) stage.Restore {
+func (r *rig) snapshot(id uint64) {
 	r.t.Helper()
-	dir := r.t.TempDir()
-	if err := r.streaming(0).Snapshot(r.ctx, id, dir); err != nil {
+	if err := r.streaming(0).Snapshot(r.ctx, id, r.t.TempDir()); err != nil {
 		r.t.Fatal(err)
 	}
-	return stage.Restore{Directory: dir, Parallelism: 1}
 }
 
 func (r *rig) wantFinalized(want ...string) {

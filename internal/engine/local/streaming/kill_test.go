@@ -96,7 +96,7 @@ func (r *rig) kill(i int, folder string, after time.Duration) {
 	go func() { ended <- cmd.Wait() }()
 	ticker := time.NewTicker(5 * time.Millisecond)
 	defer ticker.Stop()
-	for deadline, more := time.After(time.Minute), true; more; {
+	for deadline, more := time.After(5*time.Minute), true; more; {
 		select {
 		case <-ticker.C:
 			now, err := Latest(r.snapshots)

@@ -125,7 +125,7 @@ func (r *rig) open(parallelism int) (*running, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	session, harness, err := pair.Connect(ctx, map[string]sdk.Script{
 		"source": r.source, "work": r.work, "count": r.count, "last": r.last,
@@ -212,7 +212,7 @@ func (r *rig) drain(parallelism int) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	past := r.latestPane() + timerFor/size + 2
 	ended := make(chan error, 1)
@@ -232,7 +232,7 @@ func (r *rig) await(ended <-chan error, so func() bool) {
 	r.t.Helper()
 	ticker := time.NewTicker(time.Millisecond)
 	defer ticker.Stop()
-	for deadline := time.After(time.Minute); !so(); {
+	for deadline := time.After(5 * time.Minute); !so(); {
 		select {
 		case <-ticker.C:
 		case err := <-ended:
