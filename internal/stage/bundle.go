@@ -230,6 +230,9 @@ func (b *bundles) complete(ctx context.Context) (*fnpb.ProcessBundleResponse, er
 	if err == nil {
 		err = b.lateSplit(ctx)
 	}
+	if err == nil {
+		err = b.heldTo(response)
+	}
 	return response, err
 }
 

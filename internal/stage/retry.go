@@ -160,12 +160,15 @@ func (b *bundles) failure(ctx context.Context, err error) error {
 }
 
 // mendable tells whether another attempt may succeed after those made: user code failed for the first time in this way,
-// or the harness is gone (session is nil when none was there yet). repeats tells whether user code is known to fail like that
-// each time, or was to be tried once only.
+// or the harness is gone (session is nil when none was there yet), or did not hold to a split. repeats tells whether user code is
+// known to fail like that each time, or was to be tried once only.
 func (t *tries) mendable(ctx context.Context, err error, attempts int, session *fnapi.Session) (mend, repeats bool) {
 	var own ownError
 	if ctx.Err() != nil || errors.As(err, &own) {
 		return false, false
+	}
+	if errors.Is(err, errSplit) {
+		return t.made < max(attempts, DefaultAttempts), false // nothing has failed by which attempts are counted
 	}
 	var user *fnapi.HarnessError
 	if errors.As(err, &user) {

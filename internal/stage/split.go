@@ -10,6 +10,7 @@ import (
 	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
 
 	"trestle/internal/beam/coder"
+	"trestle/internal/beam/metric"
 	"trestle/internal/fnapi"
 )
 
@@ -44,6 +45,9 @@ type offered struct {
 	// asked is a request to split that has not been answered yet: the harness may split the bundle any time, and what it
 	// then gives back it tells in its answer and nowhere else.
 	asked *splitRequest
+	split bool  // the harness has given something back
+	reads int64 // how many elements it then said that it reads
+	lost  bool  // what it said last cannot be
 }
 
 // splitRequest is a request to split a bundle of which a number of records has been sent.
@@ -129,10 +133,16 @@ func (b *bundles) answered() (given [][]byte, roots []*fnpb.DelayedBundleApplica
 		// A bundle that ends meanwhile, or an SDK that cannot split it: it keeps its work.
 		return nil, nil, nil
 	}
+	o, first := b.offered, firstResidual(r.response)
+	if o.split && first > int64(len(r.sent)) && len(r.response.GetResidualRoots()) > 0 {
+		o.lost = true // it is past what it said that it reads, and in the middle of an element
+		return nil, nil, nil
+	}
 	kept, given, err := divide(r.sent, r.response, b.source)
 	if err != nil || len(given) == 0 {
 		return nil, nil, err
 	}
+	o.split, o.reads = true, first
 	input := b.spec.Store.NewPages()
 	for _, record := range kept {
 		if err := input.Append(record); err != nil {
@@ -170,6 +180,28 @@ func (b *bundles) lateSplit(ctx context.Context) error {
 		return err
 	}
 	return b.keepGiven(given, roots)
+}
+
+// errSplit is a split that did not hold.
+var errSplit = errors.New("the harness has processed what it had given back when it was asked to split the bundle, as the Go SDK's does at times")
+
+// heldTo checks that a bundle that has ended has processed no more than it said when it was split: what it gave back is processed
+// elsewhere. The bundle is tried again, with what it was to keep. A harness that does not say how much it has read is believed.
+func (b *bundles) heldTo(response *fnpb.ProcessBundleResponse) error {
+	b.asking.Lock()
+	defer b.asking.Unlock()
+	o := b.offered
+	if !o.split {
+		return nil
+	}
+	read, ok, err := metric.ReadIndex(response.GetMonitoringInfos(), b.source)
+	if err != nil {
+		return err
+	}
+	if o.lost || ok && read > o.reads {
+		return fmt.Errorf("bundle %s: %w (elements read: %d, by its word: %d)", o.bundle.ID(), errSplit, read, o.reads)
+	}
+	return nil
 }
 
 // keepGiven puts off what a bundle gave back. The caller holds asking.
@@ -219,6 +251,14 @@ func (b *bundles) sentRecords(w *coder.Windowed) ([][]byte, error) {
 		page = next
 	}
 	return records, nil
+}
+
+// firstResidual is the first element that a split gives back whole; 0 when it gives none.
+func firstResidual(r *fnpb.ProcessBundleSplitResponse) int64 {
+	if len(r.GetChannelSplits()) == 0 {
+		return 0
+	}
+	return r.GetChannelSplits()[0].GetFirstResidualElement()
 }
 
 // divide tells what a split leaves to the bundle, and what it gives (ProcessBundleSplitResponse in beam_fn_api.proto): of

@@ -8,8 +8,11 @@ import (
 	"trestle/internal/beam/urn"
 )
 
-// pcollectionLabel is the label by which a metric names its PCollection (MonitoringInfo.MonitoringInfoLabels in metrics.proto).
-const pcollectionLabel = "PCOLLECTION"
+// Labels by which a metric names its PCollection or transform (MonitoringInfo.MonitoringInfoLabels in metrics.proto).
+const (
+	pcollectionLabel = "PCOLLECTION"
+	transformLabel   = "PTRANSFORM"
+)
 
 // Output tells whether elements came out of a bundle so far: whether any PCollection but its input has one
 // (beam:metric:element_count in metrics.proto). ok is false when the harness counts nothing at all; Java's leaves out
@@ -31,6 +34,23 @@ func Output(infos []*pipepb.MonitoringInfo, input string) (some, ok bool, err er
 		some = some || n > 0
 	}
 	return some, ok, nil
+}
+
+// ReadIndex is how many elements a bundle has read from a source (beam:metric:data_channel:read_index in metrics.proto); ok is
+// false when the harness does not say.
+func ReadIndex(infos []*pipepb.MonitoringInfo, source string) (n int64, ok bool, err error) {
+	for _, info := range infos {
+		if info.GetUrn() != urn.MetricDataChannelReadIndex || info.GetLabels()[transformLabel] != source {
+			continue
+		}
+		r := reader{b: info.GetPayload()}
+		n = r.varint()
+		if err := r.end(); err != nil {
+			return 0, false, fmt.Errorf("%s: %w", info.GetUrn(), err)
+		}
+		return n, true, nil
+	}
+	return 0, false, nil
 }
 
 // Progress is the fraction, from 0 to 1, of a bundle's known work that is done, as its splittable DoFns report it

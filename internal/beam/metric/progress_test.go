@@ -67,3 +67,19 @@ func TestOutput(t *testing.T) {
 		t.Error("a cut payload is taken")
 	}
 }
+
+func TestReadIndex(t *testing.T) {
+	index := func(of string, payload ...byte) *pipepb.MonitoringInfo {
+		return &pipepb.MonitoringInfo{Urn: urn.MetricDataChannelReadIndex, Payload: payload, Labels: map[string]string{transformLabel: of}}
+	}
+	n, ok, err := ReadIndex([]*pipepb.MonitoringInfo{work(urn.MetricWorkCompleted, 3), index("other", 9), index("source", 5)}, "source")
+	if n != 5 || !ok || err != nil {
+		t.Errorf("%d, %v, %v; want 5", n, ok, err)
+	}
+	if _, ok, err := ReadIndex([]*pipepb.MonitoringInfo{index("other", 9)}, "source"); ok || err != nil {
+		t.Errorf("%v, %v of a harness that does not say", ok, err)
+	}
+	if _, _, err := ReadIndex([]*pipepb.MonitoringInfo{index("source", 0x80)}, "source"); err == nil {
+		t.Error("a cut payload is taken")
+	}
+}

@@ -9,9 +9,11 @@ import (
 	"testing"
 
 	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
+	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
 	"github.com/google/go-cmp/cmp"
 
 	"trestle/internal/beam/coder"
+	"trestle/internal/beam/urn"
 	"trestle/internal/stage"
 	"trestle/internal/stage/stagetest/sdk"
 )
@@ -22,6 +24,7 @@ var splitCases = []testCase{
 	{directly + "a bundle gives a part of an element away", splitWithinElement},
 	{directly + "a bundle that has nothing to give may be asked again, and tried again", splitInVain},
 	{directly + "an answer that loses elements is refused", splitWrongly},
+	{directly + "a harness that does not hold to a split processes what it was to keep once more", splitNotHeld},
 	{directly + "what is given back in an answer that nobody waits for any more is processed all the same", splitLate},
 	{directly + "what is put off in an answer that nobody waits for any more is resumed all the same", checkpointLate},
 }
@@ -34,6 +37,7 @@ type splitStage struct {
 	hold  chan struct{} // closed when requests are to be answered; nil when they are at once
 	ended chan error    // what the input's end ended with
 	done  [][]string    // elements that each attempt processed
+	reads int           // how many the first attempt says that it has read; 0 when it does not
 }
 
 func startSplit(t *testing.T, open Open, answer *fnpb.ProcessBundleSplitResponse) *splitStage {
@@ -62,6 +66,12 @@ func startSplitHeld(t *testing.T, open Open, answer *fnpb.ProcessBundleSplitResp
 			select {
 			case fails = <-s.goOn:
 			case <-b.Gone():
+			}
+			if s.reads > 0 {
+				b.Response.MonitoringInfos = append(b.Response.MonitoringInfos, &pipepb.MonitoringInfo{
+					Urn: urn.MetricDataChannelReadIndex, Type: urn.MetricTypeSumInt64, Payload: []byte{byte(s.reads)},
+					Labels: map[string]string{"PTRANSFORM": "stage-1-source"},
+				})
 			}
 		}
 		return errors.Join(err, fails)
@@ -176,6 +186,31 @@ func splitWithinElement(t *testing.T, open Open) {
 	}
 	if d := cmp.Diff([]string{"a8", "b3"}, s.done[1]); d != "" {
 		t.Errorf("the second attempt (-want +got):\n%s", d)
+	}
+}
+
+// A harness that has read 4 elements after it gave two of them away has begun anew meanwhile.
+func splitNotHeld(t *testing.T, open Open) {
+	for name, c := range map[string]struct {
+		reads int
+		done  [][]string
+	}{
+		"held":     {2, [][]string{{"a8", "b8", "c8", "d8"}}},
+		"not held": {4, [][]string{{"a8", "b8", "c8", "d8"}, {"a8", "b8"}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := startSplit(t, open, channelSplit(1, 2))
+			s.reads = c.reads
+			if _, err := s.split(); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.end(nil); err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(c.done, s.done); d != "" {
+				t.Errorf("elements of each attempt (-want +got):\n%s", d)
+			}
+		})
 	}
 }
 
