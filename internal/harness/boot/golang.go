@@ -23,6 +23,9 @@ type Go struct {
 // (util/diagnostics in Beam's Go SDK). All of a host write the same file.
 const heapProfile = "/tmp/hProf"
 
+// fileClock is by how much the times of files may lag behind the clock: the kernel notes its last tick.
+const fileClock = 50 * time.Millisecond
+
 const roleGoWorker = "beam:artifact:role:go_worker_binary:v1"
 
 func (Go) install(context.Context, *job) error { return nil }
@@ -66,7 +69,7 @@ func (g Go) keepProfile(ctx context.Context, j *job, began time.Time) (err error
 	}
 	path := cmp.Or(g.profile, heapProfile)
 	info, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && info.ModTime().Before(began) {
+	if errors.Is(err, fs.ErrNotExist) || err == nil && info.ModTime().Before(began.Add(-fileClock)) {
 		return nil // it has written none
 	}
 	if err != nil {
