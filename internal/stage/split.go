@@ -48,6 +48,8 @@ type offered struct {
 	split bool  // the harness has given something back
 	reads int64 // how many elements it then said that it reads
 	lost  bool  // what it said last cannot be
+	// doubtful is the place in later.split of the element at which the harness, after all, may be: see heldTo. -1: there is none.
+	doubtful int
 }
 
 // splitRequest is a request to split a bundle of which a number of records has been sent.
@@ -77,7 +79,7 @@ func (o *offered) ask(ctx context.Context, source string, sent [][]byte, fractio
 func (b *bundles) offer() (withdraw func()) {
 	b.asking.Lock()
 	defer b.asking.Unlock()
-	b.offered = &offered{bundle: b.open, coder: b.splits}
+	b.offered = &offered{bundle: b.open, coder: b.splits, doubtful: -1}
 	return func() {
 		b.asking.Lock()
 		defer b.asking.Unlock()
@@ -135,14 +137,18 @@ func (b *bundles) answered() (given [][]byte, roots []*fnpb.DelayedBundleApplica
 	}
 	o, first := b.offered, firstResidual(r.response)
 	if o.split && first > int64(len(r.sent)) && len(r.response.GetResidualRoots()) > 0 {
-		o.lost = true // it is past what it said that it reads, and in the middle of an element
-		return nil, nil, nil
+		// It is past what it said that it reads, and in the middle of an element.
+		if first != int64(len(r.sent))+1 || !b.takeAgain() {
+			o.lost = true
+			return nil, nil, nil
+		}
+		r.sent = append(r.sent, nil) // which is what it has split
 	}
 	kept, given, err := divide(r.sent, r.response, b.source)
 	if err != nil || len(given) == 0 {
 		return nil, nil, err
 	}
-	o.split, o.reads = true, first
+	o.split, o.reads, o.doubtful = true, first, -1
 	input := b.spec.Store.NewPages()
 	for _, record := range kept {
 		if err := input.Append(record); err != nil {
@@ -183,10 +189,15 @@ func (b *bundles) lateSplit(ctx context.Context) error {
 }
 
 // errSplit is a split that did not hold.
-var errSplit = errors.New("the harness has processed what it had given back when it was asked to split the bundle, as the Go SDK's does at times")
+var errSplit = errors.New("the harness has processed what it had given back when it was asked to split the bundle")
 
 // heldTo checks that a bundle that has ended has processed no more than it said when it was split: what it gave back is processed
-// elsewhere. The bundle is tried again, with what it was to keep. A harness that does not say how much it has read is believed.
+// elsewhere. A harness that does not say how much it has read is believed.
+//
+// Beam's Go SDK, asked for a split at fraction 0 (splitHelper in its exec/datasource.go), often computes a fraction just below 0
+// of the element that it is at, takes that for none, and says that it gives back this element, which it goes on to process. In a
+// streaming plan, where the element has not left the task, it counts as kept then. Else the bundle is tried again, with what it was
+// to keep.
 func (b *bundles) heldTo(response *fnpb.ProcessBundleResponse) error {
 	b.asking.Lock()
 	defer b.asking.Unlock()
@@ -198,14 +209,28 @@ func (b *bundles) heldTo(response *fnpb.ProcessBundleResponse) error {
 	if err != nil {
 		return err
 	}
-	if o.lost || ok && read > o.reads {
-		return fmt.Errorf("bundle %s: %w (elements read: %d, by its word: %d)", o.bundle.ID(), errSplit, read, o.reads)
+	if !o.lost && (!ok || read <= o.reads || read == o.reads+1 && b.takeAgain()) {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("bundle %s: %w (elements read: %d, by its word: %d)", o.bundle.ID(), errSplit, read, o.reads)
+}
+
+// takeAgain has the bundle keep the element that is in doubt; false when none is. The caller holds asking.
+func (b *bundles) takeAgain() bool {
+	o := b.offered
+	if o.doubtful < 0 {
+		return false
+	}
+	b.later.split = slices.Delete(b.later.split, o.doubtful, o.doubtful+1)
+	o.doubtful = -1
+	return true
 }
 
 // keepGiven puts off what a bundle gave back. The caller holds asking.
 func (b *bundles) keepGiven(given [][]byte, roots []*fnpb.DelayedBundleApplication) error {
+	if len(given) > 0 && len(roots) == 0 && b.later != nil {
+		b.offered.doubtful = len(b.later.split)
+	}
 	for i, record := range given {
 		at := i - (len(given) - len(roots))
 		switch {

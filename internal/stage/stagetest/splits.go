@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -25,6 +26,7 @@ var splitCases = []testCase{
 	{directly + "a bundle that has nothing to give may be asked again, and tried again", splitInVain},
 	{directly + "an answer that loses elements is refused", splitWrongly},
 	{directly + "a harness that does not hold to a split processes what it was to keep once more", splitNotHeld},
+	{directly + "an element that a harness says to put off, and processes, is processed once", checkpointNotHeld},
 	{directly + "what is given back in an answer that nobody waits for any more is processed all the same", splitLate},
 	{directly + "what is put off in an answer that nobody waits for any more is resumed all the same", checkpointLate},
 }
@@ -68,10 +70,7 @@ func startSplitHeld(t *testing.T, open Open, answer *fnpb.ProcessBundleSplitResp
 			case <-b.Gone():
 			}
 			if s.reads > 0 {
-				b.Response.MonitoringInfos = append(b.Response.MonitoringInfos, &pipepb.MonitoringInfo{
-					Urn: urn.MetricDataChannelReadIndex, Type: urn.MetricTypeSumInt64, Payload: []byte{byte(s.reads)},
-					Labels: map[string]string{"PTRANSFORM": "stage-1-source"},
-				})
+				hasRead(b, s.reads)
 			}
 		}
 		return errors.Join(err, fails)
@@ -212,6 +211,14 @@ func splitNotHeld(t *testing.T, open Open) {
 			}
 		})
 	}
+}
+
+// hasRead has a bundle's answer say how many elements it has read.
+func hasRead(b *sdk.Bundle, n int) {
+	b.Response.MonitoringInfos = append(b.Response.MonitoringInfos, &pipepb.MonitoringInfo{
+		Urn: urn.MetricDataChannelReadIndex, Type: urn.MetricTypeSumInt64, Payload: []byte{byte(n)},
+		Labels: map[string]string{"PTRANSFORM": "stage-1-source"},
+	})
 }
 
 func splitInVain(t *testing.T, open Open) {
@@ -366,4 +373,82 @@ func checkpointLate(t *testing.T, open Open) {
 		t.Errorf("processed (-want +got):\n%s", d)
 	}
 	s.quiet(true)
+}
+
+// A harness is at the second of three elements, and asked for a checkpoint, as often as it has answers.
+func checkpointNotHeld(t *testing.T, open Open) {
+	part := func(size int) *fnpb.BundleApplication {
+		return &fnpb.BundleApplication{TransformId: "work", Element: sized("b", size)}
+	}
+	within := channelSplit(0, 2)
+	within.PrimaryRoots = []*fnpb.BundleApplication{part(3)}
+	within.ResidualRoots = []*fnpb.DelayedBundleApplication{{Application: part(5)}}
+	for name, c := range map[string]struct {
+		answers []*fnpb.ProcessBundleSplitResponse
+		reads   int
+		later   []string
+	}{
+		"held":                            {[]*fnpb.ProcessBundleSplitResponse{channelSplit(0, 1)}, 1, []string{"b8", "c8"}},
+		"an element more":                 {[]*fnpb.ProcessBundleSplitResponse{channelSplit(0, 1)}, 2, []string{"c8"}},
+		"an element more, which it split": {[]*fnpb.ProcessBundleSplitResponse{channelSplit(0, 1), within}, 2, []string{"c8", "b5"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var elements []string
+			goOn, first := make(chan struct{}), true
+			var asked atomic.Int32
+			stream := strings.NewReplacer("in:string", "in:string~", "out:string", "out:string~").Replace(splitting)
+			r := start(t, open, setup{pipeline: stream, script: func(b *sdk.Bundle) error {
+				split := first
+				first = false
+				b.OnSplit(func(*fnpb.ProcessBundleSplitRequest) *fnpb.ProcessBundleSplitResponse {
+					if n := int(asked.Load()); split && n < len(c.answers) {
+						asked.Add(1)
+						return c.answers[n]
+					}
+					return nil
+				})
+				err := b.Each(func(e sdk.Element) error {
+					words, err := sdk.Strings(e.Value[:len(e.Value)-8])
+					elements = append(elements, strings.Join(words, ""))
+					return err
+				})
+				if split && err == nil {
+					select {
+					case <-goOn:
+					case <-b.Gone():
+					}
+					hasRead(b, c.reads)
+				}
+				return err
+			}})
+			r.clock(0)
+			task, ok := r.tasks[0].(stage.Checkpointer)
+			if !ok {
+				t.Fatal("the task is no Checkpointer")
+			}
+			ended, streaming := make(chan error, 1), r.streaming(0)
+			go func() {
+				err := r.try(stage.MainInput, slices.Concat(sized("a", 8), sized("b", 8), sized("c", 8)))
+				if err == nil {
+					err = streaming.Flush(r.ctx)
+				}
+				ended <- err
+			}()
+			for int(asked.Load()) < len(c.answers) && r.ctx.Err() == nil {
+				if err := task.Checkpoint(r.ctx, true); err != nil {
+					t.Fatal(err)
+				}
+				runtime.Gosched()
+			}
+			close(goOn)
+			if err := <-ended; err != nil {
+				t.Fatal(err)
+			}
+			r.clock(1)
+			r.watermark(coder.MaxTimestamp)
+			if d := cmp.Diff(append([]string{"a8", "b8", "c8"}, c.later...), elements); d != "" {
+				t.Errorf("elements of both bundles (-want +got):\n%s", d)
+			}
+		})
+	}
 }
