@@ -18,7 +18,6 @@ import (
 	"trestle/internal/beam/window"
 	"trestle/internal/fnapi"
 	"trestle/internal/plan"
-	"trestle/internal/plan/plantest"
 	"trestle/internal/shuffle"
 	"trestle/internal/stage"
 	"trestle/internal/stage/stagetest/sdk"
@@ -76,7 +75,7 @@ func groupingPlan(t *testing.T, window string, stateBacked bool) *plan.Plan {
 	if stateBacked {
 		capability = "cap=beam:coder:state_backed_iterable:v1"
 	}
-	pipeline, err := plantest.Parse(fmt.Sprintf(`
+	return buildPlan(t, fmt.Sprintf(`
 env sdk %s
 env other
 window end fn=fixed
@@ -87,14 +86,6 @@ pardo source(I) > in:kv(string,string)@%s env=other
 gbk group(in) > grouped
 pardo work(grouped) > out
 `, capability, window))
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := plan.Build(pipeline, plan.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
 }
 
 // element is an input of a grouping.

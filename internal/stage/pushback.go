@@ -63,12 +63,7 @@ func newPushback(s Spec) (*pushback, error) {
 			return nil, err
 		}
 	default:
-		// What has no key is whose it was: all of it is one key group's.
-		from := s.unkeyed()
-		s.Index, s.Parallelism, s.KeyGroups, s.Restore = 0, 1, 1, nil
-		for _, dir := range from {
-			s.Restore = append(s.Restore, Restore{Directory: dir, Parallelism: 1})
-		}
+		s = s.ofOneGroup()
 	}
 	p.keyedStore = newKeyedStore(s)
 	p.folder = pushbackName

@@ -47,12 +47,7 @@ func newStable(s Spec) (*stable, error) {
 		return nil, err
 	}
 	if !q.keyed {
-		// What has no key is whose it was: all of it is one key group's.
-		from := s.unkeyed()
-		s.Index, s.Parallelism, s.KeyGroups, s.Restore = 0, 1, 1, nil
-		for _, dir := range from {
-			s.Restore = append(s.Restore, Restore{Directory: dir, Parallelism: 1})
-		}
+		s = s.ofOneGroup()
 	}
 	q.keyedStore = newKeyedStore(s)
 	q.folder = stableName

@@ -161,6 +161,16 @@ func (s Spec) unkeyed() []string {
 	return from
 }
 
+// ofOneGroup is the spec for a store of what has no key: it is whose it was, and all of it is one key group's.
+func (s Spec) ofOneGroup() Spec {
+	from := s.unkeyed()
+	s.Index, s.Parallelism, s.KeyGroups, s.Restore = 0, 1, 1, nil
+	for _, dir := range from {
+		s.Restore = append(s.Restore, Restore{Directory: dir, Parallelism: 1})
+	}
+	return s
+}
+
 // same tells whether the task begins with what it had itself, and with nothing else.
 func (s Spec) same() bool {
 	return len(s.Restore) == 1 && s.Restore[0].Index == s.Index && s.Restore[0].Parallelism == s.Parallelism
