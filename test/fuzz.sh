@@ -9,13 +9,13 @@ while IFS=: read -r file target; do
   package=./$(dirname "$file")
   # The seeds are run by go test already; the workers are few so that they do not starve one another.
   go test "$package" -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime 5s -parallel 2 >build/log/fuzz.log 2>&1 || {
-    cat build/log/fuzz.log >&2
     # Go takes a worker that is at an input when the time is over for one that failed; a failing input it writes down.
     if grep -qx ' *context deadline exceeded' build/log/fuzz.log && ! grep -q 'Failing input written' build/log/fuzz.log; then
       echo "fuzz: $target in $package: the time was over in the middle of an input"
       ran=$((ran + 1))
       continue
     fi
+    cat build/log/fuzz.log >&2
     echo "fuzz: $target in $package failed; the input that did it is in $package/testdata/fuzz" >&2
     exit 1
   }

@@ -69,7 +69,7 @@ final class LogTail {
    */
   String text(boolean ended) throws InterruptedException {
     if (ended) {
-      thread.join(1000); // what the worker started may hold its standard error open for longer
+      thread.join(3000); // what the worker started may hold its standard error open for longer
     }
     synchronized (this) {
       return last.isEmpty() ? "It logged nothing." : "Its last lines:\n" + String.join("\n", last);

@@ -19,6 +19,10 @@ import java.util.concurrent.TimeoutException;
  */
 public final class ProbeRun {
   private static final Duration LIMIT = Duration.ofSeconds(60);
+
+  /** For the rest of what a probe said, once it has ended. */
+  private static final Duration DRAIN = Duration.ofSeconds(10);
+
   private static final int LONGEST = 1 << 20;
 
   private ProbeRun() {}
@@ -61,8 +65,8 @@ public final class ProbeRun {
             false,
             "the probe ended with exit status " + process.exitValue() + ". " + log.text(true));
       }
-      fed.get(1, TimeUnit.SECONDS);
-      return said.get(1, TimeUnit.SECONDS);
+      fed.get(DRAIN.toSeconds(), TimeUnit.SECONDS);
+      return said.get(DRAIN.toSeconds(), TimeUnit.SECONDS);
     } catch (ExecutionException e) {
       throw new FailedException("the probe broke off: " + e.getCause().getMessage(), e);
     } catch (TimeoutException e) {

@@ -147,9 +147,11 @@ public final class Worker {
       return;
     }
     LOG.warn("worker {} does not end by itself, and is terminated", process.pid());
-    process.destroy();
+    // By its handle: the process's own method closes its log, of which the last lines are still to
+    // be read.
+    process.toHandle().destroy();
     if (!ended(limits.end)) {
-      process.destroyForcibly();
+      process.toHandle().destroyForcibly();
     }
   }
 
@@ -196,7 +198,7 @@ public final class Worker {
   private void kill(String why) {
     killed = why;
     LOG.error("worker {} is killed: {}", process.pid(), why);
-    process.destroyForcibly();
+    process.toHandle().destroyForcibly(); // which leaves its log to be read to its end
   }
 
   /**

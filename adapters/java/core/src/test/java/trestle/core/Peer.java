@@ -78,6 +78,8 @@ final class Peer implements AutoCloseable {
       serve.run(in, out, in.readLong());
     } catch (IOException e) {
       // the adapter closed it
+    } catch (RuntimeException | AssertionError e) {
+      wrong.add(e.toString());
     }
   }
 

@@ -9,31 +9,31 @@ import java.util.List;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 
-@Timeout(30)
+@Timeout(180)
 final class ProbeRunTest {
   private static final byte[] PACK = "a package".getBytes(StandardCharsets.UTF_8);
 
   @Test
   void itSaysWhatItPrinted() throws Exception {
-    assertThat(run("echo logged >&2; printf '\"'; cat; printf '\"'", 10))
+    assertThat(run("echo logged >&2; printf '\"'; cat; printf '\"'", 60))
         .isEqualTo("\"a package\"");
   }
 
   @Test
   void oneThatFailsSaysWhatItLogged() {
-    assertThat(failure("cat >/dev/null; echo no way >&2; exit 4", 10))
+    assertThat(failure("cat >/dev/null; echo no way >&2; exit 4", 60))
         .isEqualTo("the probe ended with exit status 4. Its last lines:\nno way");
   }
 
   @Test
   void oneThatHangsIsEnded() {
-    assertThat(failure("echo still here >&2; exec sleep 60", 1))
-        .isEqualTo("the probe did not end within 1 s. Its last lines:\nstill here");
+    assertThat(failure("echo still here >&2; exec sleep 60", 5))
+        .isEqualTo("the probe did not end within 5 s. Its last lines:\nstill here");
   }
 
   @Test
   void oneThatSaysTooMuchIsRefused() {
-    assertThat(failure("cat >/dev/null; head -c 2000000 /dev/zero; true", 10))
+    assertThat(failure("cat >/dev/null; head -c 2000000 /dev/zero; true", 60))
         .contains("it said more than");
   }
 

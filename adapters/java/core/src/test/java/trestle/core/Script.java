@@ -10,13 +10,21 @@ import java.util.List;
 final class Script {
   static final String TOKEN = "0123456789abcdef".repeat(4);
 
-  /** Quick, and with a hang of ten beats as usual. */
-  static final Limits QUICK =
+  /** Quick beats, and patience: for tests in which nothing has to run out. */
+  static final Limits PATIENT =
       new Limits(
-          Duration.ofSeconds(10),
+          Duration.ofSeconds(60),
           Duration.ofMillis(20),
-          Duration.ofMillis(200),
-          Duration.ofMillis(500));
+          Duration.ofSeconds(60),
+          Duration.ofSeconds(60));
+
+  /** The same, but for what does not end when it is told to. */
+  static final Limits SHORT_END =
+      new Limits(PATIENT.start, PATIENT.beat, PATIENT.hang, Duration.ofSeconds(1));
+
+  /** The same, but for what does not answer. */
+  static final Limits SHORT_HANG =
+      new Limits(PATIENT.start, PATIENT.beat, Duration.ofSeconds(2), PATIENT.end);
 
   private final Path file;
 

@@ -17,7 +17,7 @@ import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.io.TempDir;
 
 /** A worker's process from its start to its end, with a script in its place. */
-@Timeout(30)
+@Timeout(180)
 final class WorkerTest {
   private static final byte[] JOB = "the job, unread".getBytes(StandardCharsets.UTF_8);
 
@@ -33,7 +33,7 @@ final class WorkerTest {
   void nothingIsLeft() throws Exception {
     peer.close();
     for (ProcessHandle left : ProcessHandle.current().children().collect(Collectors.toList())) {
-      left.onExit().get(10, TimeUnit.SECONDS);
+      left.onExit().get(60, TimeUnit.SECONDS);
     }
   }
 
@@ -46,7 +46,7 @@ final class WorkerTest {
             "dd bs=1 count=" + (4 + JOB.length) + " of=$1/job 2>/dev/null",
             Script.address(peer.port()),
             "cat >/dev/null; echo ended by itself >$1/end");
-    Worker worker = Worker.start(script.command(), JOB, Script.QUICK);
+    Worker worker = Worker.start(script.command(), JOB, Script.PATIENT);
     assertThat(Files.readAllBytes(dir.resolve("job")))
         .startsWith(0, 0, 0, JOB.length)
         .endsWith(JOB)
@@ -55,7 +55,7 @@ final class WorkerTest {
     ProcessHandle process = ProcessHandle.of(worker.pid()).orElseThrow();
     worker.stop();
     assertThat(worker.alive()).isFalse();
-    process.onExit().get(10, TimeUnit.SECONDS);
+    process.onExit().get(60, TimeUnit.SECONDS);
     assertThat(dir.resolve("end")).hasContent("ended by itself");
     assertThat(peer.wrong).isEmpty();
   }
@@ -68,10 +68,13 @@ final class WorkerTest {
             "trap 'echo terminated >$1/end; exit' TERM",
             Script.address(peer.port()),
             "while :; do sleep 0.05; done");
-    Worker worker = Worker.start(script.command(), JOB, Script.QUICK);
+    Limits limits = // of which the second such time has to be enough for the trap
+        new Limits(
+            Script.PATIENT.start, Script.PATIENT.beat, Script.PATIENT.hang, Duration.ofSeconds(4));
+    Worker worker = Worker.start(script.command(), JOB, limits);
     ProcessHandle process = ProcessHandle.of(worker.pid()).orElseThrow();
     worker.stop();
-    process.onExit().get(10, TimeUnit.SECONDS);
+    process.onExit().get(60, TimeUnit.SECONDS);
     assertThat(dir.resolve("end")).hasContent("terminated");
   }
 
@@ -80,27 +83,27 @@ final class WorkerTest {
     Script script =
         new Script(
             dir, "trap '' TERM", Script.address(peer.port()), "while :; do sleep 0.05; done");
-    Worker worker = Worker.start(script.command(), JOB, Script.QUICK);
+    Worker worker = Worker.start(script.command(), JOB, Script.SHORT_END);
     ProcessHandle process = ProcessHandle.of(worker.pid()).orElseThrow();
     worker.stop();
-    process.onExit().get(10, TimeUnit.SECONDS);
+    process.onExit().get(60, TimeUnit.SECONDS);
     assertThat(worker.postMortem()).contains("was killed (exit status 137)");
   }
 
   @Test
   void oneThatHangsIsKilledForThat() throws Exception {
     Script script = new Script(dir, Script.address(peer.port()), "echo busy >&2; cat >/dev/null");
-    Worker worker = Worker.start(script.command(), JOB, Script.QUICK);
+    Worker worker = Worker.start(script.command(), JOB, Script.SHORT_HANG);
     ProcessHandle process = ProcessHandle.of(worker.pid()).orElseThrow();
     while (peer.pings < 3) {
       assertThat(worker.alive()).isTrue();
       Thread.onSpinWait();
     }
     peer.deaf = true;
-    process.onExit().get(10, TimeUnit.SECONDS);
+    process.onExit().get(60, TimeUnit.SECONDS);
     assertThat(worker.postMortem()) // waits until this process knows of the end, too
         .matches(
-            "Trestle's worker \\d+ on [^ ]+ is gone: it was killed because it did not answer for 0 s\\."
+            "Trestle's worker \\d+ on [^ ]+ is gone: it was killed because it did not answer for 2 s\\."
                 + " Its last lines:\nbusy");
     assertThat(worker.alive()).isFalse();
   }
@@ -112,7 +115,7 @@ final class WorkerTest {
             dir,
             Script.address(peer.port()),
             "cat >/dev/null; echo cleaned up >$1/end; echo out of luck >&2; exit 5");
-    Worker worker = Worker.start(script.command(), JOB, Script.QUICK);
+    Worker worker = Worker.start(script.command(), JOB, Script.PATIENT);
     while (peer.pings < 1) {
       assertThat(worker.alive()).isTrue();
       Thread.onSpinWait();
@@ -128,10 +131,10 @@ final class WorkerTest {
   void oneThatEndsByItselfSaysWithWhichStatus() throws Exception {
     Script script =
         new Script(dir, Script.address(peer.port()), "seq 1 60 >&2; read nothing; exit 7");
-    Worker worker = Worker.start(script.command(), JOB, Script.QUICK);
+    Worker worker = Worker.start(script.command(), JOB, Script.PATIENT);
     ProcessHandle process = ProcessHandle.of(worker.pid()).orElseThrow();
     worker.stop();
-    process.onExit().get(10, TimeUnit.SECONDS);
+    process.onExit().get(60, TimeUnit.SECONDS);
     assertThat(worker.postMortem())
         .contains("is gone: it ended with exit status 7. Its last lines:\n11\n12\n")
         .endsWith("\n59\n60");
@@ -140,7 +143,7 @@ final class WorkerTest {
   @Test
   void oneThatCannotStartSaysWhy() throws Exception {
     Script script = new Script(dir, "echo the disk is full >&2; exit 3");
-    assertThat(failure(script, Script.QUICK))
+    assertThat(failure(script, Script.PATIENT))
         .matches(
             "Trestle's worker \\d+ on [^ ]+ could not start: ended with exit status 3\\. Its last"
                 + " lines:\nthe disk is full");
@@ -149,7 +152,7 @@ final class WorkerTest {
   @Test
   void oneThatSaysNonsenseIsRefused() throws Exception {
     Script script = new Script(dir, "echo trestle-worker 2 80 " + Script.TOKEN, "cat >/dev/null");
-    assertThat(failure(script, Script.QUICK))
+    assertThat(failure(script, Script.PATIENT))
         .contains(
             "could not start: it said \"trestle-worker 2 80 "
                 + Script.TOKEN
@@ -161,12 +164,9 @@ final class WorkerTest {
     Script script = new Script(dir, "echo waiting for a lock >&2", "cat >/dev/null");
     Limits impatient =
         new Limits(
-            Duration.ofSeconds(1),
-            Duration.ofSeconds(1),
-            Duration.ofSeconds(1),
-            Duration.ofSeconds(1));
+            Duration.ofSeconds(5), Script.PATIENT.beat, Script.PATIENT.hang, Script.PATIENT.end);
     assertThat(failure(script, impatient))
-        .contains("did not start within 1 s. Its last lines:\nwaiting for a lock");
+        .contains("did not start within 5 s. Its last lines:\nwaiting for a lock");
   }
 
   @Test
@@ -174,7 +174,7 @@ final class WorkerTest {
     FailedException e =
         catchThrowableOfType(
             FailedException.class,
-            () -> Worker.start(List.of("/nowhere/trestle"), JOB, Script.QUICK));
+            () -> Worker.start(List.of("/nowhere/trestle"), JOB, Script.PATIENT));
     assertThat(e.hopeless()).isFalse();
     assertThat(e)
         .hasMessageContainingAll(
