@@ -87,7 +87,7 @@ func (e *Engine) Probe(ctx context.Context, p submission.Probe) (hosts []Host, t
 
 // awaitProbe waits until a probe's job has ended well.
 func (e *Engine) awaitProbe(ctx context.Context, id string) error {
-	ticker := time.NewTicker(pollLater)
+	ticker := time.NewTicker(pollLast)
 	defer ticker.Stop()
 	for {
 		state, err := e.rest.state(ctx, id)

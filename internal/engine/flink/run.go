@@ -14,11 +14,11 @@ import (
 )
 
 const (
-	// pollFirst is how often Flink is asked for a job's state while it is young, pollLater afterwards: a short job's end is
-	// to be noticed at once, a long one's asking costs the JobManager nothing to speak of.
+	// pollFirst and pollLast bound how often Flink is asked for a job's state: after each hundredth of the time that it has
+	// taken (pollPart), so that its end is noticed with as little delay for its length.
 	pollFirst = 50 * time.Millisecond
-	pollLater = 500 * time.Millisecond
-	young     = 10 * time.Second
+	pollLast  = 500 * time.Millisecond
+	pollPart  = 100
 	// reportsEvery is how often the tasks' reports are read. Flink itself gets them with a TaskManager's heartbeat, every 10 s
 	// by default, and when a task ends. What is read between makes the end be noticed late ([run.settled]), so that jobs
 	// of less than this are not asked.
@@ -123,12 +123,13 @@ func (r *run) main() {
 			r.silent = time.Time{}
 			r.watch(state)
 		}
-		pause := pollLater
-		if time.Since(began) < young {
-			pause = pollFirst
-		}
-		r.wait(pause, asked)
+		r.wait(pauseAfter(time.Since(began)), asked)
 	}
+}
+
+// pauseAfter is how long not to ask for the state of a job that has been followed for some time.
+func pauseAfter(age time.Duration) time.Duration {
+	return min(max(age/pollPart, pollFirst), pollLast)
 }
 
 // wait lets a while pass, or less when there is something to do.
@@ -182,7 +183,7 @@ func (r *run) settled(state string) {
 		if err != nil && (notFound(err) || r.unreachable(err)) {
 			break
 		}
-		r.wait(pollLater, true)
+		r.wait(pollFirst, true)
 	}
 	if r.ctx.Err() != nil {
 		return
