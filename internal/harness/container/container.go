@@ -73,30 +73,27 @@ type Container struct {
 
 // Start creates and starts a container. The caller calls Stop, whatever becomes of it. After an error nothing is left, as
 // far as the engine still answers. Once begun it does not end early: a creation that is broken off would leave a
-// container that nobody knows.
+// container that nobody knows. When this process is killed meanwhile, the container goes with it (keeper).
 func (e *Engine) Start(ctx context.Context, spec Spec) (*Container, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), making, fmt.Errorf("no answer within %v", making))
 	defer cancel()
-	out, err := e.run(ctx, e.create(spec)...)
+	id, first, err := e.makeSurely(ctx, spec)
 	if err != nil {
-		if ctx.Err() != nil {
-			err = errors.Join(err, e.remove(spec.Name))
-		}
-		return nil, fmt.Errorf("make a container of image %s with %s: %w", spec.Image, e, err)
+		return nil, err
 	}
-	c := &Container{engine: e, spec: spec, id: out[strings.LastIndexByte(out, '\n')+1:], done: make(chan struct{})}
-	if _, err := e.run(ctx, "start", c.id); err != nil {
-		return nil, errors.Join(fmt.Errorf("start %s: %w", c, err), e.remove(c.id))
-	}
+	c := &Container{engine: e, spec: spec, id: id, done: make(chan struct{})}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
 	// From its first line on, whenever the reader starts.
 	if c.logs, err = e.start(process.Spec{Args: []string{"logs", "--follow", c.id}, Line: spec.Line}); err != nil {
-		return nil, errors.Join(fmt.Errorf("read the output of %s: %w", c, err), e.remove(c.id))
+		err = errors.Join(fmt.Errorf("read the output of %s: %w", c, err), e.remove(c.id))
+		c.cancel()
+		_, _ = first(c.ctx)
+		return nil, err
 	}
-	c.ctx, c.cancel = context.WithCancel(context.Background())
-	go c.watch()
+	go c.watch(first)
 	return c, nil
 }
 
@@ -120,11 +117,11 @@ func (e *Engine) create(spec Spec) []string {
 }
 
 // watch waits for the container's end, however often the engine's own waiting breaks.
-func (c *Container) watch() {
+func (c *Container) watch(first wait) {
 	defer close(c.done)
 	var silent time.Time // since when the engine has not answered
-	for {
-		out, err := c.engine.await(c.ctx, c.id)
+	for wait := first; ; wait = c.wait {
+		out, err := wait(c.ctx)
 		if c.ctx.Err() != nil {
 			break
 		}
@@ -157,8 +154,10 @@ func (c *Container) watch() {
 	c.drain()
 }
 
-// guard waits for a container by the engine ($1), as a process of its own. It is sent SIGTERM when this process dies, kill
-// -9 included (process.Start), and removes the container then: a harness may not notice for long that its server is gone.
+// wait waits for the container's end once more.
+func (c *Container) wait(ctx context.Context) (string, error) { return c.engine.await(ctx, c.id) }
+
+// guard is what of keeper is left to do when the engine's waiting has broken.
 const guard = `trap '"$1" rm --force --volumes "$2"; exit 1' TERM; "$1" wait "$2" & wait $!`
 
 // await runs the engine's wait and returns what it says, the exit code.

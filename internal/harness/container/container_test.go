@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"slices"
@@ -22,6 +23,9 @@ import (
 
 // part is the variable of the environment by which the test binary plays a server that has a container.
 const part = "TRESTLE_TEST_SERVER"
+
+// engineOf is that of the engine's command line, where that is not docker's.
+const engineOf = "TRESTLE_TEST_ENGINE"
 
 // needed is the engine of this package's tests.
 var needed containers.Shared
@@ -46,7 +50,7 @@ func play(name string) {
 		fmt.Println("failed:", err)
 		os.Exit(1)
 	}
-	e, err := Find(context.Background(), Config{})
+	e, err := Find(context.Background(), Config{Engine: os.Getenv(engineOf)})
 	if err != nil {
 		fail(err)
 	}
@@ -84,6 +88,17 @@ func docker(t *testing.T, args ...string) string {
 // server starts the test binary as a server of its own, whose container waits to connect until it is removed.
 func server(t *testing.T, name string) *os.Process {
 	t.Helper()
+	process, out := serve(t, name)
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if line != "started\n" {
+		t.Fatalf("the server says %q, %v", line, err)
+	}
+	return process
+}
+
+// serve is server without waiting for what it says.
+func serve(t *testing.T, name string) (*os.Process, io.Reader) {
+	t.Helper()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), part+"="+name)
 	out, err := cmd.StdoutPipe()
@@ -98,11 +113,7 @@ func server(t *testing.T, name string) *os.Process {
 		_ = cmd.Wait()
 		_, _ = containers.Docker("rm", "--force", name) // as a rule it is gone, or going
 	})
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if line != "started\n" {
-		t.Fatalf("the server says %q, %v", line, err)
-	}
-	return cmd.Process
+	return cmd.Process, out
 }
 
 // A server that is killed takes its containers with it, and no others.

@@ -21,8 +21,6 @@ var ErrNone = errors.New("no container engine: none of docker, podman and nerdct
 const (
 	// answer bounds a question to an engine. One that takes longer is stuck, or the network to it is.
 	answer = 15 * time.Second
-	// making bounds the creation and the start of a container whose image is there: on a busy disk seconds, seldom more.
-	making = 2 * time.Minute
 	// told is how many of an engine's last lines an error has.
 	told = 8
 	// most bounds, in bytes, what is kept of an engine's answer. An inspection of a container has some 10 KiB.
@@ -169,19 +167,29 @@ func (e *Engine) runAs(ctx context.Context, spec process.Spec, verb string) (str
 	if err != nil {
 		return "", err
 	}
+	status := finish(ctx, p)
+	return strings.TrimSpace(out.String()), e.outcome(ctx, status, p.Output(), verb)
+}
+
+// finish waits for the end of a command line, which comes with ctx's end.
+func finish(ctx context.Context, p *process.Process) process.Status {
 	select {
 	case <-p.Done():
 	case <-ctx.Done():
 		p.Stop(ctx)
 	}
-	if status := p.Status(); status != (process.Status{}) {
-		err := fmt.Errorf("%s %s: %w", e.name, verb, failure(status, p.Output()))
-		if cause := context.Cause(ctx); cause != nil {
-			err = fmt.Errorf("%s %s: %w%s", e.name, verb, cause, lastLines(p.Output()))
-		}
-		return out.String(), err
+	return p.Status()
+}
+
+// outcome is the error of a command line that has ended, nil when it ended well: why it was ended, or what it wrote last.
+func (e *Engine) outcome(ctx context.Context, status process.Status, output []string, verb string) error {
+	if status == (process.Status{}) {
+		return nil
 	}
-	return strings.TrimSpace(out.String()), nil
+	if cause := context.Cause(ctx); cause != nil {
+		return fmt.Errorf("%s %s: %w%s", e.name, verb, cause, lastLines(output))
+	}
+	return fmt.Errorf("%s %s: %w", e.name, verb, &failure{status, output})
 }
 
 // start starts the engine's command line. As a process of a group of its own it is not ended by a terminal's interrupt
@@ -194,13 +202,22 @@ func (e *Engine) start(spec process.Spec) (*process.Process, error) {
 	return process.Start(spec)
 }
 
-// failure is the error of a command line that ended badly: its own words when there are any.
-func failure(status process.Status, output []string) error {
-	if len(output) == 0 {
-		return errors.New(status.String())
-	}
-	return fmt.Errorf("%v%s", status, lastLines(output))
+// failure is the error of a command line that ended badly: how, and its own words when there are any.
+type failure struct {
+	status process.Status
+	output []string
 }
+
+func (f *failure) Error() string { return f.status.String() + lastLines(f.output) }
+
+// brokenOff tells whether a signal ended the command line, or what a shell ran for it.
+func brokenOff(err error) bool {
+	var f *failure
+	return errors.As(err, &f) && (f.status.Signal != 0 || f.status.Code > signalled && f.status.Code <= signalled+64)
+}
+
+// signalled is what a shell adds to the number of the signal that ended what it ran.
+const signalled = 128
 
 // lastLines is the end of an error's text.
 func lastLines(lines []string) string {

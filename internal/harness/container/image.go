@@ -120,7 +120,7 @@ func (e *Engine) pull(ctx context.Context, image string, say func(string)) error
 		break
 	}
 	if status := p.Status(); status.Code != 0 || status.Signal != 0 {
-		return fmt.Errorf("pull image %s with %s: %w", image, e, failure(status, p.Output()))
+		return fmt.Errorf("pull image %s with %s: %w", image, e, &failure{status, p.Output()})
 	}
 	say(fmt.Sprintf("pulled image %s in %v", image, time.Since(began).Round(100*time.Millisecond)))
 	return nil
