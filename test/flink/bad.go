@@ -75,6 +75,11 @@ func (r *rig) try(ctx context.Context, b bad) (one result) {
 		one.err = err
 		return one
 	}
+	known, err := r.flink.Jobs(ctx)
+	if err != nil {
+		one.err = err
+		return one
+	}
 	s, err := r.serve(ctx, one.staging, b.name, b.server...)
 	if err != nil {
 		one.err = err
@@ -83,7 +88,7 @@ func (r *rig) try(ctx context.Context, b bad) (one result) {
 	start := time.Now()
 	one.err = r.tryOn(ctx, s, b, &one)
 	one.took = time.Since(start)
-	one.err = errors.Join(one.err, r.nothingLeft(ctx, before), s.Stop())
+	one.err = errors.Join(one.err, r.cancelled(ctx, known), r.nothingLeft(ctx, before), s.Stop())
 	return one
 }
 

@@ -259,6 +259,9 @@ func (m *mayhem) killFound(h *cluster.Host, name string, which int, loss func(*c
 	if err != nil || len(found) == 0 || !m.dare(loss, most) {
 		return err
 	}
+	if keepsContainer(found[which%len(found)]) {
+		name += "'s container's keeper"
+	}
 	m.count(name, h)
 	return found[which%len(found)].Kill()
 }

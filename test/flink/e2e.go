@@ -136,7 +136,7 @@ func (r *rig) runCell(ctx context.Context, c cell, s *server, before belongings)
 	_, err = r.cluster.Host(jobServer).Run(limited, command)
 	one.took = time.Since(start)
 	if err != nil {
-		one.err = errors.Join(err, r.why(ctx, known), r.nothingLeft(ctx, before))
+		one.err = errors.Join(err, r.why(ctx, known), r.cancelled(ctx, known), r.nothingLeft(ctx, before))
 		return one
 	}
 	one.got, err = r.exact(ctx, c, words)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,8 +18,12 @@ import (
 	"trestle/test/cluster/flink"
 )
 
-// repeats is how often the text is in the input of jobs that something happens to: they are to last.
-const repeats = 8
+const (
+	// repeats is how often the text is in the input of jobs that something happens to: they are to last.
+	repeats = 8
+	// longest is how often at most, when a job was over too soon and is run again with twice the text.
+	longest = 64
+)
 
 // fault is something that happens to a job while it runs.
 type fault struct {
@@ -120,25 +125,47 @@ func (r *rig) workersGone(ctx context.Context, h *cluster.Host) error {
 	return nil
 }
 
-func killWorker(_ context.Context, r *rig, _ *server, _ flink.Job) error {
-	return killOne(r.taskManagers()[1], "trestle", "worker", "--scratch")
+func killWorker(ctx context.Context, r *rig, _ *server, j flink.Job) error {
+	h := r.taskManagers()[1]
+	found, err := h.Find("trestle", "worker", "--scratch")
+	return errors.Join(err, r.killAtWork(ctx, h, "worker", found, j))
 }
 
-func killHarness(_ context.Context, r *rig, _ *server, _ flink.Job) error {
-	return killOne(r.taskManagers()[0], "--control_endpoint")
+func killHarness(ctx context.Context, r *rig, _ *server, j flink.Job) error {
+	h := r.taskManagers()[0]
+	found, err := harnesses(h)
+	return errors.Join(err, r.killAtWork(ctx, h, "harness", found, j))
 }
 
-// killOne kills a process on a host by SIGKILL: the first whose command line has all of these in it.
-func killOne(h *cluster.Host, parts ...string) error {
-	found, err := h.Find(parts...)
-	if err != nil {
-		return err
-	}
-	if len(found) == 0 {
+// harnesses are those on a host, without what makes and keeps containers of some, which has the same arguments.
+func harnesses(h *cluster.Host) ([]cluster.Found, error) {
+	found, err := h.Find("--control_endpoint")
+	return slices.DeleteFunc(found, keepsContainer), err
+}
+
+// keepsContainer tells whether a process is a command line that makes a container, or a worker's shell around it: what is run has
+// the label of the container's owner among its arguments.
+func keepsContainer(p cluster.Found) bool {
+	return strings.Contains(p.Command, "--label=trestle.owner=")
+}
+
+// errMissed is the error of a fault that has not happened to its job, because the job was over by then.
+var errMissed = errors.New("the job was over before anything could happen to it")
+
+// killAtWork kills the first of these processes on a host by SIGKILL, and makes sure that the job was not over by then.
+func (r *rig) killAtWork(ctx context.Context, h *cluster.Host, what string, found []cluster.Found, j flink.Job) error {
+	var failure error
+	if len(found) > 0 {
+		failure = found[0].Kill()
+	} else {
 		all, err := h.Processes()
-		return errors.Join(fmt.Errorf("no process on %s has %q in its command line, of %v", h.Name, parts, all), err)
+		failure = errors.Join(fmt.Errorf("no %s is on %s, but %v", what, h.Name, all), err)
 	}
-	return found[0].Kill()
+	now, err := r.flink.Job(ctx, j.ID)
+	if err == nil && now.Ended() {
+		return fmt.Errorf("%w: Flink's job is %s", errMissed, now.State)
+	}
+	return errors.Join(failure, err)
 }
 
 // jobs calls f with the one job that is running; it is an error when there is not one.
@@ -214,6 +241,7 @@ func (f *flags) strikes(ctx context.Context) (ok bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("%w\n%s", err, c.Tails())
 	}
+	r.repeats = repeats
 	var results []result
 	for _, b := range bads {
 		if !f.wants(b.name) || b.engines && f.images == "" || b.cut && c.Plain != "" {
@@ -275,19 +303,69 @@ func (f *flags) enlarge(times int) error {
 	return os.WriteFile(f.text, []byte(strings.Repeat(string(text), times)), 0o644)
 }
 
-// suffer runs a job, lets the fault strike while it is at work, and looks at what became of it.
+// suffer runs a job, lets the fault strike while it is at work, and looks at what became of it. When the job is over before that, it
+// is run again on more text, which the faults that follow have as well.
 func (r *rig) suffer(ctx context.Context, job cell, fault fault) (one result) {
+	for n := 1; ; n++ {
+		name := fault.name
+		if n > 1 {
+			name += fmt.Sprint("-", n)
+		}
+		one = r.sufferAs(ctx, job, fault, name)
+		if !errors.Is(one.err, errMissed) || r.repeats >= longest {
+			return one
+		}
+		r.repeats *= 2
+		fmt.Printf("    %v; again, with the text %d times\n", errMissed, r.repeats)
+		if err := r.double(ctx); err != nil {
+			one.err = errors.Join(one.err, err)
+			return one
+		}
+	}
+}
+
+// hidden is an error without what errors.Is finds in it: that of a job that has left something behind must not be taken for errMissed.
+func hidden(err error) error {
+	if err == nil {
+		return nil
+	}
+	return errors.New(err.Error())
+}
+
+// double doubles the text that is counted.
+func (r *rig) double(ctx context.Context) error {
+	text, err := os.ReadFile(r.text)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(r.text, append(text, text...), 0o644); err != nil {
+		return err
+	}
+	return r.s3.Put(ctx, r.text, inputPath)
+}
+
+// sufferAs is suffer once, under a name that tells it from other tries.
+func (r *rig) sufferAs(ctx context.Context, job cell, fault fault, name string) (one result) {
 	one.cell = job
+	one.mark = name
 	ctx, cancel := context.WithTimeoutCause(ctx, cellTimeout, fmt.Errorf("it took longer than %v", cellTimeout))
 	defer cancel()
-	s, err := r.serve(ctx, job.staging, fault.name)
+	known, err := r.flink.Jobs(ctx)
+	if err != nil {
+		one.err = err
+		return one
+	}
+	s, err := r.serve(ctx, job.staging, name)
 	if err != nil {
 		one.err = err
 		return one
 	}
 	start := time.Now()
-	one.err = r.struck(ctx, s, fault, &one)
+	one.err = r.struck(ctx, s, fault, known, &one)
 	one.took = time.Since(start)
+	if left := r.cancelled(ctx, known); left != nil {
+		one.err = errors.Join(hidden(one.err), left)
+	}
 	if one.err != nil && r.cluster.Plain == "" {
 		one.err = fmt.Errorf("%w\nthe server's log is %s", one.err, s.Log)
 	}
@@ -295,16 +373,34 @@ func (r *rig) suffer(ctx context.Context, job cell, fault fault) (one result) {
 	return one
 }
 
-func (r *rig) struck(ctx context.Context, s *server, fault fault, one *result) error {
+// cancelled cancels Flink's jobs that are not known and go on, and waits for their end, even if ctx has ended: a job that hangs would
+// keep the slots that the next one wants. An error says which there were, since none is to be left.
+func (r *rig) cancelled(ctx context.Context, known []flink.Job) (err error) {
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), cluster.Patience, errors.New("Flink does not end it"))
+	defer cancel()
+	fresh, err := r.fresh(ctx, known)
+	if err != nil {
+		return err
+	}
+	for _, j := range fresh {
+		if j.Ended() {
+			continue
+		}
+		err = errors.Join(err, fmt.Errorf("Flink's job %s was left %s, and is cancelled", j.ID, j.State))
+		failure := r.flink.Cancel(ctx, j.ID)
+		if failure == nil {
+			_, failure = r.flink.AwaitJob(ctx, j.ID)
+		}
+		err = errors.Join(err, failure)
+	}
+	return err
+}
+
+func (r *rig) struck(ctx context.Context, s *server, fault fault, known []flink.Job, one *result) error {
 	before, err := r.look(ctx)
 	if err != nil {
 		return err
 	}
-	known, err := r.flink.Jobs(ctx)
-	if err != nil {
-		return err
-	}
-	one.mark = fault.name
 	command, words, err := r.command(one.cell, s.endpoint)
 	if err != nil {
 		return err
@@ -314,11 +410,17 @@ func (r *rig) struck(ctx context.Context, s *server, fault fault, one *result) e
 		return err
 	}
 	j, err := r.atWork(ctx, known, client)
-	if err != nil {
-		return errors.Join(err, client.Kill())
+	if err == nil {
+		err = fault.strike(ctx, r, s, j)
 	}
-	if err := fault.strike(ctx, r, s, j); err != nil {
-		return errors.Join(fmt.Errorf("strike: %w", err), client.Kill())
+	if errors.Is(err, errMissed) {
+		if left := errors.Join(client.Kill(), r.nothingLeft(ctx, before)); left != nil {
+			return errors.Join(hidden(err), left)
+		}
+		return err
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("fault %s: %w", fault.name, err), client.Kill())
 	}
 	select {
 	case <-client.Ended():
@@ -364,16 +466,22 @@ func (r *rig) struck(ctx context.Context, s *server, fault fault, one *result) e
 // atWork waits until a job that was not known runs, with harnesses on both TaskManagers' hosts.
 func (r *rig) atWork(ctx context.Context, known []flink.Job, client *cluster.Process) (job flink.Job, err error) {
 	err = await(ctx, func() (bool, error) {
-		if !client.Running() {
-			return false, fmt.Errorf("the program ended before anything could happen to it (%w); its log is %s", client.Err(), client.Log)
-		}
 		fresh, err := r.fresh(ctx, known)
-		if err != nil || len(fresh) == 0 || fresh[0].State != "RUNNING" {
+		if err != nil {
 			return false, err
+		}
+		if !client.Running() && client.Err() != nil {
+			return false, fmt.Errorf("the program ended before anything could happen to it: %w; its log is %s", client.Err(), client.Log)
+		}
+		if !client.Running() || len(fresh) > 0 && fresh[0].State == "FINISHED" {
+			return false, fmt.Errorf("%w; its program's log is %s", errMissed, client.Log)
+		}
+		if len(fresh) == 0 || fresh[0].State != "RUNNING" {
+			return false, nil
 		}
 		job = fresh[0]
 		for _, h := range r.taskManagers() {
-			found, err := h.Find("--control_endpoint")
+			found, err := harnesses(h)
 			if err != nil || len(found) == 0 {
 				return false, err
 			}

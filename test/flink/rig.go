@@ -34,6 +34,8 @@ type rig struct {
 	flink   *flink.Flink
 	s3      *storage.S3
 	hdfs    *storage.HDFS
+	// repeats is how often the text that is counted has the original in it, where it was made longer.
+	repeats int
 	// engines are the container engines of the TaskManagers' hosts.
 	engines map[string]*docker.Engine
 }
