@@ -90,9 +90,17 @@ func (i *containerInstance) lost(cause error) error {
 	case <-timer.C:
 	}
 	how := "though it still runs"
-	ctx, cancel := context.WithTimeout(i.w.pool.ctx, exitWait)
+	ctx, cancel := context.WithTimeout(i.w.pool.ctx, launchWait)
 	defer cancel()
 	switch state, err := i.container.Inspect(ctx); {
+	case err == nil && !state.Running:
+		// Whoever waits for its end is about to be told.
+		select {
+		case <-i.container.Done():
+			return i.ended(true)
+		case <-ctx.Done():
+			how = "and has ended"
+		}
 	case err != nil:
 		how = "and what became of it is not known: " + err.Error()
 	case state.OOMKilled:

@@ -273,8 +273,8 @@ func (w *worker) explain(cause error) error {
 	return inst.lost(cause)
 }
 
-// launchWait is how long a broken stream waits for the start that is still under way to come to its end: a container engine on a
-// busy host answers in seconds.
+// launchWait is how long a broken stream waits for the start that is still under way to come to its end, and for a container engine
+// to tell of a container's: on a busy host it answers in seconds.
 const launchWait = 10 * time.Second
 
 // leave keeps an error for Close.
