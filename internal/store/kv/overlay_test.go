@@ -69,8 +69,13 @@ func TestAnOverlayIsAMap(t *testing.T) {
 	cache := NewCache(1 << 10)
 	defer cache.Close()
 	n := 0
+	// Many trees, and some with keys that differ early, late, or in their length only.
 	key := rapid.Custom(func(t *rapid.T) []byte {
-		return []byte(fmt.Sprintf("%02d", rapid.IntRange(0, 40).Draw(t, "key")))
+		if rapid.Bool().Draw(t, "short") {
+			return []byte(fmt.Sprintf("%02d", rapid.IntRange(0, 40).Draw(t, "key")))
+		}
+		rest := rapid.SampledFrom([]string{"", "\x00", "\x00\x00", "a", "b", "aaaaaaaa", "aaaaaaaa\x00", "aaaaaaaab", "aaaaaaab", "\xff"}).Draw(t, "rest")
+		return []byte(fmt.Sprintf("%02dk%s", rapid.IntRange(0, 3).Draw(t, "key"), rest))
 	})
 	value := rapid.Custom(func(t *rapid.T) []byte {
 		return bytes.Repeat([]byte{byte(rapid.IntRange('a', 'z').Draw(t, "value"))}, rapid.SampledFrom([]int{0, 1, 300}).Draw(t, "size"))

@@ -29,22 +29,58 @@ func (c *change) bytes() int { return len(c.key) + len(c.value) + changeBytes }
 // did before, and a small tree stays in the processor's cache.
 type recent struct {
 	trees map[uint32]*tree
+	asked change    // what is looked for: a tree wants it as an entry
+	ends  [2]change // the same of what is walked
 	order []uint32 // the trees' beginnings; sorted unless there are new ones
 	known int      // how many of order are sorted
 	count int      // of changes
 	size  int      // about how many bytes they take
 }
 
-type tree = btree.BTreeG[*change]
+type tree = btree.BTreeG[entry]
 
-const degree = 32
+// entry is a change, with the bytes of its key in which those of a tree differ as a rule: a time, or a user's key. Most
+// comparisons need not look further, which would be in memory that is not in the cache.
+type entry struct {
+	lead   uint64
+	change *change
+}
+
+const (
+	degree = 32
+	// treeBytes and leadBytes are how much of a key says in which tree it is, and how much after that is an entry's lead.
+	treeBytes = 3
+	leadBytes = 8
+)
+
+// entry is the change as a tree has it.
+func (c *change) entry() entry { return entry{lead(c.key), c} }
+
+// lead is what follows a key's beginning, as a number that sorts as it does.
+func lead(key []byte) uint64 {
+	rest := key[min(len(key), treeBytes):]
+	if len(rest) >= leadBytes {
+		return binary.BigEndian.Uint64(rest)
+	}
+	var b [leadBytes]byte
+	copy(b[:], rest)
+	return binary.BigEndian.Uint64(b[:])
+}
+
+// before tells which of two entries of a tree comes first.
+func before(a, b entry) bool {
+	if a.lead != b.lead {
+		return a.lead < b.lead
+	}
+	return bytes.Compare(a.change.key, b.change.key) < 0
+}
 
 func newRecent() recent { return recent{trees: map[uint32]*tree{}} }
 
 // beginning is a key's first bytes, as a number that sorts as they do.
 func beginning(key []byte) uint32 {
 	var b [4]byte
-	copy(b[1:], key[:min(len(key), 3)])
+	copy(b[1:], key[:min(len(key), treeBytes)])
 	return binary.BigEndian.Uint32(b[:])
 }
 
@@ -63,23 +99,25 @@ func (r *recent) put(c *change) (was *change) {
 	at := beginning(c.key)
 	t := r.trees[at]
 	if t == nil {
-		t = btree.NewG(degree, func(a, b *change) bool { return bytes.Compare(a.key, b.key) < 0 })
+		t = btree.NewG(degree, before)
 		r.trees[at] = t
 		r.order = append(r.order, at)
 	}
-	was, known := t.ReplaceOrInsert(c)
+	replaced, known := t.ReplaceOrInsert(c.entry())
 	r.size += c.bytes()
 	if known {
-		r.size -= was.bytes()
+		r.size -= replaced.change.bytes()
 	} else {
 		r.count++
 	}
-	return was
+	return replaced.change
 }
 
 func (r *recent) get(key []byte) (c *change, known bool) {
 	if t := r.trees[beginning(key)]; t != nil {
-		return t.Get(&change{key: key})
+		r.asked.key = key
+		found, known := t.Get(r.asked.entry())
+		return found.change, known
 	}
 	return nil, false
 }
@@ -89,12 +127,13 @@ func (r *recent) remove(key []byte) (was *change) {
 	if t == nil {
 		return nil
 	}
-	was, known := t.Delete(&change{key: key})
+	r.asked.key = key
+	removed, known := t.Delete(r.asked.entry())
 	if known {
-		r.size -= was.bytes()
+		r.size -= removed.change.bytes()
 		r.count--
 	}
-	return was
+	return removed.change
 }
 
 // restore takes a change of a key back, before which there was that.
@@ -107,27 +146,39 @@ func (r *recent) restore(key []byte, was *change) {
 
 // ascend calls f with the changes of keys from lo on and before hi, in order, until it answers false.
 func (r *recent) ascend(lo, hi []byte, f func(*change) bool) {
-	from, to := &change{key: lo}, &change{key: hi}
 	first, last := beginning(lo), beginning(hi)
+	more := true
+	each := func(e entry) bool {
+		more = f(e.change)
+		return more
+	}
+	// A tree's entries are told apart by what follows the beginning: only an end that is in the tree says something of them.
+	walk := func(at uint32) {
+		t := r.trees[at]
+		if t == nil {
+			return
+		}
+		r.ends[0].key, r.ends[1].key = lo, hi
+		switch from, to := r.ends[0].entry(), r.ends[1].entry(); {
+		case at == first && at == last:
+			t.AscendRange(from, to, each)
+		case at == first:
+			t.AscendGreaterOrEqual(from, each)
+		case at == last:
+			t.AscendLessThan(to, each)
+		default:
+			t.Ascend(each)
+		}
+	}
 	if last <= first+1 { // within a kind, as most are
-		more := true
 		for at := first; at <= last && more; at++ {
-			if t := r.trees[at]; t != nil {
-				t.AscendRange(from, to, func(c *change) bool {
-					more = f(c)
-					return more
-				})
-			}
+			walk(at)
 		}
 		return
 	}
-	more := true
 	for _, at := range r.sorted() {
 		if at >= first && at <= last && more {
-			r.trees[at].AscendRange(from, to, func(c *change) bool {
-				more = f(c)
-				return more
-			})
+			walk(at)
 		}
 	}
 }
@@ -138,11 +189,16 @@ func (r *recent) last(lo, hi []byte) (last *change) {
 	if t == nil {
 		return nil
 	}
-	t.DescendLessOrEqual(&change{key: hi}, func(c *change) bool {
-		if bytes.Equal(c.key, hi) {
+	if beginning(hi) != beginning(lo) {
+		e, _ := t.Max()
+		return e.change
+	}
+	r.asked.key = hi
+	t.DescendLessOrEqual(r.asked.entry(), func(e entry) bool {
+		if bytes.Equal(e.change.key, hi) {
 			return true
 		}
-		last = c
+		last = e.change
 		return false
 	})
 	return last
@@ -184,7 +240,8 @@ func (s *Store) write() error {
 		batch.Reset()
 		return nil
 	}
-	add := func(c *change) bool {
+	add := func(e entry) bool {
+		c := e.change
 		if c.deleted {
 			err = batch.Delete(c.key, nil)
 		} else {
