@@ -349,11 +349,18 @@ func (b *bundles) fire(ctx context.Context, timers []timer, ending []expiredWind
 	if len(timers) == 0 {
 		return b.kept.commit()
 	}
-	timers = slices.Clone(timers)
-	slices.SortStableFunc(timers, func(a, b timer) int { return cmp.Compare(a.fires, b.fires) })
-	b.due = make([][]byte, len(b.kept.families))
+	type turn struct {
+		fires int64
+		of    int
+	}
+	turns := make([]turn, len(timers)) // which are moved more cheaply than timers
 	for i := range timers {
-		t := &timers[i]
+		turns[i] = turn{timers[i].fires, i}
+	}
+	slices.SortFunc(turns, func(a, b turn) int { return cmp.Or(cmp.Compare(a.fires, b.fires), cmp.Compare(a.of, b.of)) })
+	b.due = make([][]byte, len(b.kept.families))
+	for _, turn := range turns {
+		t := &timers[turn.of]
 		before := len(b.due[t.family])
 		b.due[t.family] = t.append(b.due[t.family])
 		b.dueBytes += len(b.due[t.family]) - before

@@ -30,6 +30,9 @@ func (k *keyedStore) place(kd kind, key []byte) []byte {
 	return k.begin(make([]byte, 0, 64), kd, key)
 }
 
+// placeBytes is how long the beginning of a key is that says where it belongs: key group and kind.
+const placeBytes = 3
+
 // begin is place in bytes that are there.
 func (k *keyedStore) begin(b []byte, kd kind, key []byte) []byte {
 	b = binary.BigEndian.AppendUint16(b, uint16(shuffle.KeyGroup(key, k.spec.KeyGroups)))

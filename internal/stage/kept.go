@@ -1,6 +1,7 @@
 package stage
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 
@@ -32,6 +33,8 @@ type kept struct {
 	windows map[string]touched
 	ending  []expiredWindow
 	set     []timer
+
+	named, lookup []byte // a timer's name, and a key that is looked up
 }
 
 // touched is a key and a window that a bundle has had to do with.
@@ -75,6 +78,7 @@ func (k *kept) touch(key, window []byte) {
 func (k *kept) setTimers(_ context.Context, family int, data []byte) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	data = bytes.Clone(data) // they are kept until the bundle is over
 	return k.timers.cut(data, func(t timer) error {
 		t.family = family
 		if !t.clear {
@@ -88,7 +92,7 @@ func (k *kept) setTimers(_ context.Context, family int, data []byte) error {
 			}
 			k.touch(t.key, t.window)
 		}
-		k.set = append(k.set, t.clone())
+		k.set = append(k.set, t)
 		return nil
 	})
 }
@@ -114,8 +118,8 @@ func (k *kept) commit() error {
 	}
 	for i := range k.firing {
 		// Nothing has changed since it was found: timers are set and cleared below.
-		if t := &k.firing[i]; t.stored {
-			k.take(t, k.name(t), t.due, t.holds)
+		if t := &k.firing[i]; t.name != nil {
+			k.take(t, t.name, t.due, t.holds)
 		}
 	}
 	for i := range k.set {

@@ -1,7 +1,6 @@
 package stage
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -18,12 +17,12 @@ type timer struct {
 	fires, holds     int64
 	due              int64 // when it fires by the task's time; fires is what the SDK knows
 	pane             []byte
-	stored           bool // it was found in the store
+	name             []byte // of one that was found in the store; nil of others
 }
 
-// value is what the store has of a timer.
-func (t *timer) value() []byte {
-	b := coder.AppendTimestamp(make([]byte, 0, timerValue+len(t.pane)), t.fires)
+// appendValue appends what the store has of a timer.
+func (t *timer) appendValue(b []byte) []byte {
+	b = coder.AppendTimestamp(b, t.fires)
 	b = coder.AppendTimestamp(coder.AppendTimestamp(b, t.holds), t.due)
 	return append(b, t.pane...)
 }
@@ -122,17 +121,11 @@ func (t *timer) append(b []byte) []byte {
 	return append(b, t.pane...)
 }
 
-// clone copies the timer's bytes.
-func (t *timer) clone() timer {
-	c := *t
-	c.key, c.window, c.tag, c.pane = bytes.Clone(t.key), bytes.Clone(t.window), bytes.Clone(t.tag), bytes.Clone(t.pane)
-	return c
-}
-
-// name is what a timer is known by: the timers of a key and window have a common beginning.
-func (k *kept) name(t *timer) []byte {
-	b := appendPart(appendPart(nil, t.key), t.window)
-	return appendPart(appendPart(b, []byte(k.state.Timers[t.family].Name)), t.tag)
+// appendName appends what a timer is known by: the timers of a key and window have a common beginning.
+func (k *kept) appendName(b []byte, t *timer) []byte {
+	b = appendPart(appendPart(b, t.key), t.window)
+	family := k.state.Timers[t.family].Name
+	return appendPart(append(binary.AppendUvarint(b, uint64(len(family))), family...), t.tag)
 }
 
 // cutName is the reverse of name. A family that the transform has no longer is an error.
@@ -160,25 +153,44 @@ func (k *kept) queueOf(family int) *heads {
 	return k.events
 }
 
-// queued is the key in a queue of the timer with this name.
-func (k *kept) queued(kd kind, t *timer, at int64, name []byte) []byte {
-	return append(coder.AppendTimestamp(k.place(kd, t.key), at), name...)
+// timerKeys are the keys of the store under which a timer is: by its name, in its queue, and in that of holds, which is nil if it is not
+// in there. They are in one piece of memory.
+func (k *kept) timerKeys(t *timer, name []byte, due, holds int64) (named, queued, hold []byte) {
+	apart := k.holdsApart(t.family, due, holds)
+	size := 2*(placeBytes+len(name)) + coder.TimestampSize
+	if apart {
+		size += placeBytes + coder.TimestampSize + len(name)
+	}
+	b := append(k.begin(make([]byte, 0, size), kindTimer, t.key), name...)
+	named = b[:len(b):len(b)]
+	enter := func(kd kind, at int64) []byte {
+		from := len(b)
+		b = append(append(b, named[:placeBytes-1]...), byte(kd))
+		b = append(coder.AppendTimestamp(b, at), name...)
+		return b[from:len(b):len(b)]
+	}
+	queued = enter(k.queueOf(t.family).kind, due)
+	if apart {
+		hold = enter(kindHold, holds)
+	}
+	return named, queued, hold
 }
 
 // apply sets or clears a timer in the overlay; the one that had its name goes.
 func (k *kept) apply(t *timer) error {
-	name := k.name(t)
+	k.named = k.appendName(k.named[:0], t)
+	name := k.named
 	if err := k.remove(t, name); err != nil || t.clear {
 		return err
 	}
-	value := t.value()
+	named, queued, hold := k.timerKeys(t, name, t.due, t.holds)
+	value := t.appendValue(make([]byte, 0, timerValue+len(t.pane)))
 	group := k.groupOf(t.key)
-	k.over.Insert(append(k.place(kindTimer, t.key), name...), value)
-	h := k.queueOf(t.family)
-	k.over.Insert(k.queued(h.kind, t, t.due, name), value)
-	h.put(group, t.due)
-	if k.holdsApart(t.family, t.due, t.holds) {
-		k.over.Insert(k.queued(kindHold, t, t.holds, name), nil)
+	k.over.Insert(named, value)
+	k.over.Insert(queued, value)
+	k.queueOf(t.family).put(group, t.due)
+	if hold != nil {
+		k.over.Insert(hold, nil)
 		k.holds.put(group, t.holds)
 	}
 	return nil
@@ -186,7 +198,8 @@ func (k *kept) apply(t *timer) error {
 
 // remove takes the timer with a name out, if there is one.
 func (k *kept) remove(t *timer, name []byte) error {
-	value, ok, err := k.over.Get(append(k.place(kindTimer, t.key), name...))
+	k.lookup = append(k.begin(k.lookup[:0], kindTimer, t.key), name...)
+	value, ok, err := k.over.Get(k.lookup)
 	if err != nil || !ok {
 		return err
 	}
@@ -200,10 +213,11 @@ func (k *kept) remove(t *timer, name []byte) error {
 
 // take takes a timer out of which it is known that it is in the store, with these times.
 func (k *kept) take(t *timer, name []byte, due, holds int64) {
-	k.over.Delete(append(k.place(kindTimer, t.key), name...))
-	k.over.Delete(k.queued(k.queueOf(t.family).kind, t, due, name))
-	if k.holdsApart(t.family, due, holds) {
-		k.over.Delete(k.queued(kindHold, t, holds, name))
+	named, queued, hold := k.timerKeys(t, name, due, holds)
+	k.over.Delete(named)
+	k.over.Delete(queued)
+	if hold != nil {
+		k.over.Delete(hold)
 	}
 }
 
@@ -232,15 +246,17 @@ func (k *kept) due(h *heads, before int64) ([]timer, error) {
 			return false, errors.New("a timer in the store is cut short")
 		}
 		if !seen[string(key)] {
-			t, err := k.cutName(rest)
+			// What there is of it is the store's until the function returns.
+			both := append(append(make([]byte, 0, len(rest)+len(value)), rest...), value...)
+			t, err := k.cutName(both[:len(rest)])
 			if err != nil {
 				return false, err
 			}
-			if err := t.setValue(value); err != nil {
+			if err := t.setValue(both[len(rest):]); err != nil {
 				return false, err
 			}
-			t.stored = true
-			due = append(due, t.clone())
+			t.name = both[:len(rest)]
+			due = append(due, t)
 			seen[string(key)] = true
 			size += len(rest) + len(value)
 		}

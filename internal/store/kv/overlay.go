@@ -65,20 +65,19 @@ func (o *Overlay) Insert(key, value []byte) { o.stage(&change{key: key, value: v
 // Delete stages the removal of a key, which need not be there. The key is the overlay's from now on.
 func (o *Overlay) Delete(key []byte) {
 	was := o.store.recent.remove(key)
-	c := &change{key: key, deleted: true}
 	if was == nil || !was.fresh {
-		o.store.recent.set(c)
+		o.store.recent.set(&change{key: key, deleted: true})
 	}
-	o.note(undo{key, was}, c)
+	o.note(undo{key, was}, len(key)+changeBytes)
 }
 
 // stage makes a change that leaves an entry.
-func (o *Overlay) stage(c *change) { o.note(undo{c.key, o.store.recent.set(c)}, c) }
+func (o *Overlay) stage(c *change) { o.note(undo{c.key, o.store.recent.set(c)}, c.bytes()) }
 
-// note keeps what is needed to take a change back.
-func (o *Overlay) note(u undo, c *change) {
+// note keeps what is needed to take a change of about so many bytes back.
+func (o *Overlay) note(u undo, size int) {
 	o.undo = append(o.undo, u)
-	o.size += c.bytes()
+	o.size += size
 }
 
 // DeleteRange stages the removal of all keys from lo on and before hi.
