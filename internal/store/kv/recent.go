@@ -31,10 +31,10 @@ type recent struct {
 	trees map[uint32]*tree
 	asked change    // what is looked for: a tree wants it as an entry
 	ends  [2]change // the same of what is walked
-	order []uint32 // the trees' beginnings; sorted unless there are new ones
-	known int      // how many of order are sorted
-	count int      // of changes
-	size  int      // about how many bytes they take
+	order []uint32  // the trees' beginnings; sorted unless there are new ones
+	known int       // how many of order are sorted
+	count int       // of changes
+	size  int       // about how many bytes they take
 }
 
 type tree = btree.BTreeG[entry]
