@@ -535,6 +535,9 @@ func (p *panes) wakeDue(ctx context.Context, h *heads, until int64) (did bool, e
 		if err != nil {
 			return false, err
 		}
+		if len(p.buf) < paneBytes && p.size() < sendBytes {
+			continue // a message for each pane would cost more than what is in it
+		}
 		if err := p.send(ctx); err != nil {
 			return false, err
 		}
