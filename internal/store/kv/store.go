@@ -18,8 +18,6 @@ const (
 	// memtable bounds what a store holds that is in no file yet. Small, because each task has one, and because a snapshot
 	// waits until it is written.
 	memtable = 4 << 20
-	// apartBytes is from which size on values lie apart from keys: a changed key then rewrites few bytes.
-	apartBytes = 256
 	// filterBits a key let one of a hundred keys that are not in a table be looked for in it.
 	filterBits = 10
 )
@@ -77,8 +75,9 @@ func options(cache *Cache, log *slog.Logger) *pebble.Options {
 	o := &pebble.Options{
 		DisableWAL: true, FormatMajorVersion: pebble.FormatNewest, FS: files{vfs.Default},
 		MemTableSize: memtable, MemTableStopWritesThreshold: 4,
-		// The first compaction waits for some tables: they are small, and what is overwritten soon is never compacted.
-		L0CompactionThreshold: 12, L0StopWritesThreshold: 60,
+		// Many small compactions instead of few large ones, so that no checkpoint has to write much that has not changed: a few flushes
+		// at a time go into a level that is small itself, and from there table by table (docs/decisions/0025-compactions-in-small-pieces.md).
+		L0CompactionThreshold: 4, L0StopWritesThreshold: 60, LBaseMaxBytes: 8 << 20,
 		// Every checkpoint has a copy of the manifest, which grows with each flush until it is begun anew.
 		MaxManifestFileSize: manifestBytes,
 		Cache:               cache.blocks, Logger: logger{log},
@@ -87,11 +86,9 @@ func options(cache *Cache, log *slog.Logger) *pebble.Options {
 	for i := range len(o.Levels) - 1 {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(filterBits)
 	}
-	o.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy {
-		return pebble.ValueSeparationPolicy{
-			Enabled: true, MinimumSize: apartBytes, MaxBlobReferenceDepth: 10, TargetGarbageRatio: 0.5,
-		}
-	}
+	apart := &apart{}
+	o.Experimental.ValueSeparationPolicy = apart.policy
+	o.EventListener = &pebble.EventListener{CompactionBegin: apart.begin}
 	return o
 }
 
