@@ -5,6 +5,8 @@
 package plan
 
 import (
+	"slices"
+
 	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
 )
@@ -244,3 +246,8 @@ type Cut struct {
 
 // Coders are the coders that the ids in stages and exchanges refer to.
 func (p *Plan) Coders() map[string]*pipepb.Coder { return p.Pipeline.GetComponents().GetCoders() }
+
+// KeepsState tells whether its tasks have stores of state: all tasks of streams may, others where transforms keep state.
+func (p *Plan) KeepsState() bool {
+	return p.Streaming || slices.ContainsFunc(p.Stages, func(s *Stage) bool { return s.Input.State != nil })
+}

@@ -139,6 +139,9 @@ func (w *Worker) run() (err error) {
 	defer func() { err = errors.Join(err, w.store.Close()) }()
 	w.state = kv.NewCache(max(w.job.Memory/stateShare, 1<<20))
 	defer w.state.Close()
+	if w.plan.KeepsState() { // of the same memory as all else that tasks hold
+		defer w.budget.Lend(w.state.Limit())()
+	}
 	containers, err := container.Decode(w.job.Containers)
 	if err != nil {
 		return err

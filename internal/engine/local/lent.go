@@ -18,7 +18,7 @@ type lent struct {
 
 // lend takes the cache's share for a job with this plan; what it returns gives it back, and is called once.
 func (l *lent) lend(p *plan.Plan, cache *kv.Cache, budget *shuffle.Budget) (back func()) {
-	if !keepsState(p) {
+	if !p.KeepsState() {
 		return func() {}
 	}
 	l.mu.Lock()
@@ -33,17 +33,4 @@ func (l *lent) lend(p *plan.Plan, cache *kv.Cache, budget *shuffle.Budget) (back
 			l.back()
 		}
 	}
-}
-
-// keepsState tells whether tasks of a plan have stores.
-func keepsState(p *plan.Plan) bool {
-	if p.Streaming {
-		return true
-	}
-	for _, s := range p.Stages {
-		if s.Input.State != nil {
-			return true
-		}
-	}
-	return false
 }
