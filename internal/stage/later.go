@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"time"
 
 	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
@@ -306,6 +307,12 @@ func (l *later) restore(s Spec) error {
 		}
 	}
 	return nil
+}
+
+// drained tells whether what was restored is of a job that was being drained already. A drain is not taken back, and the engine
+// tells of it again only when the first of this may have been processed, whose parts are not to be truncated once more.
+func (l *later) drained() bool {
+	return slices.ContainsFunc(l.waiting, func(p putOff) bool { return p.truncated })
 }
 
 // take reads a part of an element.

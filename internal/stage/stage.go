@@ -123,6 +123,9 @@ func Open(s Spec) (Task, error) {
 			return nil, t.errorf("open", errors.Join(err, t.Close()))
 		}
 	}
+	if b := t.puttingOff(); b != nil {
+		t.stream.times.draining = b.later.drained()
+	}
 	if p, ok := t.intake.(*panes); ok && t.stream != nil {
 		p.output, p.gate = &t.stream.told, t.stream.gate
 	}

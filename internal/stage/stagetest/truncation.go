@@ -42,14 +42,16 @@ var truncationCases = []testCase{
 	{"restrictions are truncated again when the harness dies", truncatedAgain},
 	{"a truncation that fails alike is the task's failure, by the transform's name", truncationFails},
 	{"what was truncated is so in a snapshot", snapshotOfTruncated},
+	{"what is left of what was truncated is not truncated again, also when a restored task resumes it before it is drained again", resumedBeforeDrain},
 }
 
-// drainer is a splittable DoFn that does a piece at a time, an hour after the other, and leaves one piece of what is truncated.
+// drainer is a splittable DoFn that does a piece at a time, an hour after the other, and leaves few of what is truncated.
 type drainer struct {
 	mu        sync.Mutex
 	bounded   pipepb.IsBounded_Enum
 	truncated []string
 	truncate  func(b *sdk.Bundle) error // unless nil, it comes before
+	leaves    int                       // pieces of what is truncated; one when it is 0
 	read      bool                      // both steps read the side input
 }
 
@@ -77,7 +79,7 @@ func (d *drainer) script(b *sdk.Bundle) error {
 			d.mu.Lock()
 			defer d.mu.Unlock()
 			d.truncated = append(d.truncated, s[0]+s[1]+side)
-			return b.Write("work-truncated", sized(s[0], 1))
+			return b.Write("work-truncated", sized(s[0], max(1, d.leaves)))
 		}
 		left := 0
 		if _, err := fmt.Sscan(s[1], &left); err != nil {
@@ -244,6 +246,35 @@ func snapshotOfTruncated(t *testing.T, open Open) {
 		two.flush()
 		d.wantTruncated(t, c.truncated)
 		two.want(c.want)
+		two.quiet(true)
+		two.end()
+	}
+}
+
+func resumedBeforeDrain(t *testing.T, open Open) {
+	const hour = 60 * 60 * 1000
+	d := &drainer{leaves: 3}
+	one := start(t, open, setup{pipeline: drainingWith(""), script: d.script})
+	one.clock(0)
+	one.process(stage.MainInput, sized("a", 9))
+	one.flush()
+	one.drain()
+	one.flush()
+	one.want("a9 a3")
+	d.wantTruncated(t, "a8")
+	restore := one.snapshots()
+	one.end()
+	for _, parallelism := range []int{1, 2} {
+		d := &drainer{leaves: 3}
+		two := start(t, open, setup{pipeline: drainingWith(""), parallelism: parallelism, script: d.script, restore: restore})
+		two.clock(2 * hour)
+		two.watermark(coder.MaxTimestamp)
+		two.want("a2")
+		two.drain()
+		two.clock(4 * hour)
+		two.flush()
+		two.want("a2 a1")
+		d.wantTruncated(t, "")
 		two.quiet(true)
 		two.end()
 	}
