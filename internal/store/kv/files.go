@@ -14,6 +14,16 @@ import (
 // files is the disk without forcing anything to it: a store does not outlive its process.
 type files struct{ vfs.FS }
 
+// untouched is the disk of a checkpoint that is only read. Pebble's lock would be a file more in it, which stays there: a snapshot
+// with it is not what was written, and nobody writes to one.
+type untouched struct{ vfs.FS }
+
+func (untouched) Lock(string) (io.Closer, error) { return noLock{}, nil }
+
+type noLock struct{}
+
+func (noLock) Close() error { return nil }
+
 // file forwards no Sync.
 type file struct{ vfs.File }
 

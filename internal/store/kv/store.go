@@ -39,7 +39,7 @@ var sequence = []byte{0xff, 0xff, 0xff}
 
 // Open makes a store in a directory, which is not there yet or empty, and the store's from now on: Close removes it. It
 // holds what the given checkpoints have of keys from lo on and before hi (nil: to the end); keys are assumed to be in one
-// checkpoint at the most.
+// checkpoint at the most. The checkpoints stay as they are.
 func Open(dir string, cache *Cache, log *slog.Logger, from []string, lo, hi []byte) (*Store, error) {
 	s := &Store{dir: dir, cache: cache, recent: newRecent()}
 	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
@@ -122,7 +122,7 @@ func (s *Store) narrow(lo, hi []byte) error {
 // take copies what a checkpoint has of the range.
 func (s *Store) take(checkpoint string, cache *Cache, log *slog.Logger, lo, hi []byte) (err error) {
 	o := options(cache, log)
-	o.ReadOnly = true
+	o.ReadOnly, o.FS = true, untouched{o.FS}
 	db, err := pebble.Open(checkpoint, o)
 	if err != nil {
 		return fmt.Errorf("store: open checkpoint %s: %w", checkpoint, err)

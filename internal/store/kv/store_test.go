@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -61,6 +62,23 @@ func (f *fixture) checkpoint(s *Store, o *Overlay, name string) string {
 		f.t.Fatal(err)
 	}
 	return dir
+}
+
+// files are the names and sizes of what is in a folder.
+func (f *fixture) files(dir string) (all []string) {
+	f.t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		all = append(all, fmt.Sprintf("%s %d", e.Name(), info.Size()))
+	}
+	return all
 }
 
 func TestACheckpointIsTheStoreAsItWas(t *testing.T) {
@@ -129,6 +147,7 @@ func TestHeirsGetTheirShares(t *testing.T) {
 		o.Next()
 	}
 	high := f.checkpoint(s, o, "high cut")
+	before := [][]string{f.files(low), f.files(high)}
 
 	for _, c := range []struct {
 		from   []string
@@ -150,6 +169,11 @@ func TestHeirsGetTheirShares(t *testing.T) {
 		}
 		if n := o.Next(); len(c.from) == 2 && n <= 7 {
 			t.Errorf("numbers begin again at %d", n)
+		}
+	}
+	for i, dir := range []string{low, high} {
+		if after := f.files(dir); !slices.Equal(after, before[i]) {
+			t.Errorf("%s had %q, and has %q", dir, before[i], after)
 		}
 	}
 }
