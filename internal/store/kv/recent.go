@@ -160,7 +160,7 @@ func (r *recent) ascend(lo, hi []byte, f func(*change) bool) {
 		}
 		r.ends[0].key, r.ends[1].key = lo, hi
 		switch from, to := r.ends[0].entry(), r.ends[1].entry(); {
-		case at == first && at == last:
+		case first == last:
 			t.AscendRange(from, to, each)
 		case at == first:
 			t.AscendGreaterOrEqual(from, each)

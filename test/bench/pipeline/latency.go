@@ -53,23 +53,30 @@ func takeLatency() *Latency {
 // warmup is how long results are not counted: connections, code and caches are cold.
 const warmup = 3 * time.Second
 
-// buildLatency adds a pipeline that counts the events of each key in windows of a second. The events come at a rate, as
+// buildLatency adds a pipeline that counts the events of each key in windows of a second: combined, as a count is written in
+// Beam, or by user code that is given all events of a group. The events come at a rate, as
 // they happen: event time is the time at which they are made. A result's latency is from the end of its window, the first
 // moment at which it can be known, until it is in the hands of user code.
-func (sh shape) buildLatency(s beam.Scope) (arrive int64) {
+func (sh shape) buildLatency(s beam.Scope, combined bool) (arrive int64) {
 	seconds := float64(sh.records) / float64(sh.rate)
 	begin := time.Now().Add(time.Second)
 	events := beam.ParDo(s, &paceFn{
 		G: generate{Keys: sh.keys, Bytes: max(sh.bytes, 8)}, Begin: begin.UnixNano(), Nanos: int64(seconds * 1e9 / float64(sh.records)),
 	}, sh.parts(s))
 	windowed := beam.WindowInto(s, window.NewFixedWindows(time.Second), events)
-	beam.ParDo0(s, &latencySink{From: begin.Add(warmup).UnixNano()}, beam.GroupByKey(s, windowed))
+	from := begin.Add(warmup).UnixNano()
+	if combined {
+		beam.ParDo0(s, &countSink{From: from}, beam.CombinePerKey(s, add, beam.ParDo(s, one, windowed)))
+	} else {
+		beam.ParDo0(s, &latencySink{From: from}, beam.GroupByKey(s, windowed))
+	}
 	return sh.records
 }
 
 func init() {
 	beam.RegisterDoFn(&paceFn{}) // see streamFn
 	register.DoFn3x0[beam.EventTime, int64, func(*[]byte) bool](&latencySink{})
+	beam.RegisterDoFn(&countSink{})
 }
 
 // paceFn makes the events of a range, each when its time has come: event i, i × Nanos after Begin.
@@ -110,13 +117,18 @@ type latencySink struct {
 	nanos []int64
 }
 
-// ProcessElement counts a group's events; its event time is the last millisecond of its window.
-func (f *latencySink) ProcessElement(at beam.EventTime, _ int64, values func(*[]byte) bool) {
-	f.tally.all(values)
+// came notes the latency of a result, whose event time is the last millisecond of its window.
+func (f *latencySink) came(at beam.EventTime) {
 	end := at.ToTime().Add(time.Millisecond)
 	if now := time.Now(); now.UnixNano() >= f.From {
 		f.nanos = append(f.nanos, now.Sub(end).Nanoseconds())
 	}
+}
+
+// ProcessElement counts a group's events.
+func (f *latencySink) ProcessElement(at beam.EventTime, _ int64, values func(*[]byte) bool) {
+	f.tally.all(values)
+	f.came(at)
 }
 
 // FinishBundle adds to the counter, and to the latencies.
@@ -125,3 +137,22 @@ func (f *latencySink) FinishBundle(ctx context.Context) {
 	addLatencies(f.nanos)
 	f.nanos = f.nanos[:0]
 }
+
+// countSink takes the counts of windows.
+type countSink struct {
+	From int64
+
+	sink latencySink
+}
+
+// Setup tells the sink from when on results count.
+func (f *countSink) Setup() { f.sink.From = f.From }
+
+// ProcessElement takes a count.
+func (f *countSink) ProcessElement(at beam.EventTime, _, count int64) {
+	f.sink.tally.n += count
+	f.sink.came(at)
+}
+
+// FinishBundle adds to the counter, and to the latencies.
+func (f *countSink) FinishBundle(ctx context.Context) { f.sink.FinishBundle(ctx) }

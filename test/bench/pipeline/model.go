@@ -48,7 +48,9 @@ func (sh shape) buildModel(s beam.Scope) (arrive int64, known bool) {
 		beam.ParDo0(s, &groupSink{}, beam.GroupByKey(s, windowed))
 		return overlap * sh.records, true
 	case "latency":
-		return sh.buildLatency(s), true
+		return sh.buildLatency(s, false), true
+	case "latency-count":
+		return sh.buildLatency(s, true), true
 	default:
 		return 0, false
 	}
