@@ -17,6 +17,7 @@ import (
 	"trestle/internal/cli/doctor"
 	"trestle/internal/cli/exit"
 	"trestle/internal/cli/explain"
+	"trestle/internal/cli/jobs"
 	"trestle/internal/cli/probe"
 	"trestle/internal/cli/run"
 	"trestle/internal/cli/serve"
@@ -43,7 +44,7 @@ func NewCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(serve.NewCommand(), run.NewCommand(), explain.NewCommand(), boot.NewCommand(), worker.NewCommand(&Version), probe.NewCommand(&Version), doctor.NewCommand())
+	root.AddCommand(serve.NewCommand(), run.NewCommand(), explain.NewCommand(), jobs.NewCommand(), boot.NewCommand(), worker.NewCommand(&Version), probe.NewCommand(&Version), doctor.NewCommand())
 	return root
 }
 
