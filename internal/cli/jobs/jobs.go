@@ -82,10 +82,10 @@ func follow(ctx context.Context, client jobpb.JobServiceClient, job string, out 
 	}
 	for {
 		r, err := stream.Recv()
-		switch {
-		case errors.Is(err, io.EOF), err != nil && ctx.Err() != nil:
+		if errors.Is(err, io.EOF) || ctx.Err() != nil {
 			return nil
-		case err != nil:
+		}
+		if err != nil {
 			return err
 		}
 		if err := show(out, r, verbose); err != nil {
