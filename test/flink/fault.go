@@ -161,9 +161,11 @@ func (r *rig) killAtWork(ctx context.Context, h *cluster.Host, what string, foun
 		all, err := h.Processes()
 		failure = errors.Join(fmt.Errorf("no %s is on %s, but %v", what, h.Name, all), err)
 	}
-	now, err := r.flink.Job(ctx, j.ID)
-	if err == nil && now.Ended() {
-		return fmt.Errorf("%w: Flink's job is %s", errMissed, now.State)
+	jobs, err := r.flink.Jobs(ctx) // what it says of one job may be some seconds old
+	for _, now := range jobs {
+		if now.ID == j.ID && now.Ended() {
+			return fmt.Errorf("%w: Flink's job is %s", errMissed, now.State)
+		}
 	}
 	return errors.Join(failure, err)
 }
@@ -378,22 +380,23 @@ func (r *rig) sufferAs(ctx context.Context, job cell, fault fault, name string) 
 func (r *rig) cancelled(ctx context.Context, known []flink.Job) (err error) {
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), cluster.Patience, errors.New("Flink does not end it"))
 	defer cancel()
-	fresh, err := r.fresh(ctx, known)
-	if err != nil {
-		return err
-	}
-	for _, j := range fresh {
-		if j.Ended() {
-			continue
+	told := map[string]bool{}
+	failure := await(ctx, func() (bool, error) {
+		fresh, failure := r.fresh(ctx, known)
+		over := true
+		for _, j := range fresh {
+			if j.Ended() {
+				continue
+			}
+			over = false
+			if !told[j.ID] {
+				told[j.ID] = true
+				err = errors.Join(err, fmt.Errorf("Flink's job %s was left %s, and is cancelled", j.ID, j.State), r.flink.Cancel(ctx, j.ID))
+			}
 		}
-		err = errors.Join(err, fmt.Errorf("Flink's job %s was left %s, and is cancelled", j.ID, j.State))
-		failure := r.flink.Cancel(ctx, j.ID)
-		if failure == nil {
-			_, failure = r.flink.AwaitJob(ctx, j.ID)
-		}
-		err = errors.Join(err, failure)
-	}
-	return err
+		return over, failure
+	})
+	return errors.Join(err, failure)
 }
 
 func (r *rig) struck(ctx context.Context, s *server, fault fault, known []flink.Job, one *result) error {
