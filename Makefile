@@ -146,10 +146,10 @@ bench-flink: $(adapters) build $(call flink,$(firstword $(flink_versions))) $(be
 chaos:
 	go test -count=1 -timeout 30m -v -run 'TestChaos|TestNothingIsLeft' ./test/chaos -chaos.jobs=50 -leak.jobs=500
 
-# A streaming job's process, killed 30 times; make test has three times of it.
+# A streaming job's process, killed 30 times (make test has three times of it); and jobs that are cut off at any bundle, and in drains.
 .PHONY: chaos-streaming
 chaos-streaming:
-	go test -count=1 -timeout 30m -v -run TestKills ./internal/engine/local/streaming -streaming.kills=30
+	go test -count=1 -timeout 30m -v -run 'TestKills|TestJobCutOffAnywhere' ./internal/engine/local/streaming -streaming.kills=30 -streaming.cuts=20
 
 # What a snapshot writes of state of which one in a hundred keys has changed.
 .PHONY: bench-snapshots

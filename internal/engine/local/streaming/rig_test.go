@@ -61,10 +61,13 @@ const (
 type rig struct {
 	t         *testing.T
 	snapshots string
+	worked    atomic.Int32 // how many bundles the splittable DoFn was given
 	sources   atomic.Int32 // how often the source was asked for its elements
 	requires  []string     // requirements of the pipeline
 	pipeline  string
 	restored  bool // the job goes on from a snapshot
+	limit     int  // where the positions of a source end; without end when it is 0
+	trouble   *trouble
 
 	mu       sync.Mutex
 	panes    map[string]string // what came out, by key and window
@@ -128,7 +131,7 @@ func (r *rig) open(parallelism int) (*running, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	session, harness, err := pair.Connect(ctx, map[string]sdk.Script{
-		"source": r.source, "work": r.work, "count": r.count, "last": r.last,
+		"source": r.trouble.with(r.source), "work": r.trouble.with(r.work), "count": r.trouble.with(r.count), "last": r.trouble.with(r.last),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -155,6 +158,9 @@ func (r *rig) open(parallelism int) (*running, error) {
 	cfg.State = stage.State{Directory: t.TempDir(), Cache: cache}
 	cfg.Harness = func(string, int) stage.Harness {
 		return func(context.Context) (*fnapi.Session, error) { return session, nil }
+	}
+	if r.trouble != nil {
+		cfg.Attempts = 1000
 	}
 	run.job, err = Open(cfg)
 	if err != nil {
@@ -272,6 +278,10 @@ func (r *rig) work(b *sdk.Bundle) error {
 			Urn: "test:positions", Type: urn.MetricTypeSumInt64, Payload: coderVarint(n),
 		})
 	}()
+	if b.Descriptor.GetTransforms()["work"].GetSpec().GetUrn() == urn.SDFTruncateRestriction {
+		return b.Each(func(e sdk.Element) error { return b.Write("work-truncated", e.Record) })
+	}
+	r.worked.Add(1)
 	b.Response.RequiresFinalization = slices.Contains(r.requires, urn.RequirementFinalization)
 	return b.Each(func(e sdk.Element) error {
 		s, err := sdk.Strings(e.Value[:len(e.Value)-8])
@@ -288,6 +298,9 @@ func (r *rig) work(b *sdk.Bundle) error {
 			out = sdk.String(sdk.String(out, fmt.Sprintf("%s-%d", s[0], position%keys)), strconv.Itoa(position))
 			position++
 			n++
+		}
+		if r.limit > 0 && position >= r.limit {
+			return b.Write("pair", out)
 		}
 		b.Response.ResidualRoots = append(b.Response.ResidualRoots, &fnpb.DelayedBundleApplication{
 			Application: &fnpb.BundleApplication{
@@ -470,7 +483,7 @@ func (r *rig) exact() {
 				r.t.Errorf("source %d: key %d came %d times of %d, should be %d", i, k, n, positions, want)
 			}
 		}
-		if positions == 0 || positions%perBundle != 0 {
+		if positions == 0 || positions%perBundle != 0 || r.limit > 0 && positions != r.limit {
 			r.t.Errorf("source %d came to %d positions", i, positions)
 		}
 		all += positions
