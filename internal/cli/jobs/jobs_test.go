@@ -58,7 +58,7 @@ func command(t *testing.T, args ...string) string {
 	cmd := NewCommand()
 	cmd.SetArgs(args)
 	cmd.SetOut(&out)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	if err := cmd.ExecuteContext(ctx); err != nil {
 		t.Fatal(err)
