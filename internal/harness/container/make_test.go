@@ -16,7 +16,7 @@ import (
 )
 
 // stepsTime is how long a step of a test may take, on a machine that has other things to do.
-const stepsTime = time.Minute
+const stepsTime = 5 * time.Minute
 
 // scripted is an engine whose command line is a shell script.
 func scripted(t *testing.T, script string) string {
