@@ -161,3 +161,23 @@ func (r *rig) killedInSnapshot() {
 		}
 	}
 }
+
+// What a job does at its very end is in a snapshot before bundles are finalized for it: a server that is killed before it has noted
+// the end does nothing again.
+func TestKilledAfterTheEnd(t *testing.T) {
+	r := newRig(t)
+	r.requires = []string{urn.RequirementFinalization}
+	r.until(2, 2)
+	r.drain(3)
+	worked := r.worked.Load()
+	for _, parallelism := range []int{3, 2} {
+		r.trouble = &trouble{random: rand.New(rand.NewPCG(1, 1))}
+		if !r.cutOff(parallelism, -1, parallelism == 2) {
+			t.Error("the job did not come to its end")
+		}
+	}
+	if now := r.worked.Load(); now != worked {
+		t.Errorf("%d bundles were processed again", now-worked)
+	}
+	r.exact()
+}

@@ -134,8 +134,8 @@ func (j *Job) Close() error {
 }
 
 // Run runs the job to its end, or to its first failure.
-func (j *Job) Run(ctx context.Context) error {
-	group, ctx := errgroup.WithContext(ctx)
+func (j *Job) Run(all context.Context) error {
+	group, ctx := errgroup.WithContext(all)
 	for _, s := range j.stages {
 		for _, t := range s.tasks {
 			group.Go(func() error { return t.main(ctx) })
@@ -153,6 +153,11 @@ func (j *Job) Run(ctx context.Context) error {
 	}
 	if err := group.Wait(); err != nil {
 		return err
+	}
+	if j.cfg.Snapshots != "" && j.finalizes() {
+		if err := j.lastSnapshot(all); err != nil {
+			return fmt.Errorf("snapshot %d: %w", j.snapshot, err)
+		}
 	}
 	return j.commit()
 }

@@ -45,18 +45,10 @@ func (j *Job) snapshots(ctx context.Context) error {
 
 // takeSnapshot lets a barrier in at the roots, and waits until it has come by all tasks.
 func (j *Job) takeSnapshot(ctx context.Context) error {
-	j.snapshot++
-	folder := filepath.Join(j.cfg.Snapshots, pending)
-	if err := os.RemoveAll(folder); err != nil {
-		return err
-	}
-	if err := os.MkdirAll(folder, 0o700); err != nil {
-		return err
-	}
 	began := j.cfg.Now()
-	m := manifest{
-		Engine: engineName, Number: j.snapshot, Digest: j.digest, Parallelism: j.cfg.Parallelism, KeyGroups: j.cfg.KeyGroups,
-		Tasks: map[string]taskPart{}, Files: map[string]fileSum{},
+	folder, m, err := j.beginSnapshot()
+	if err != nil {
+		return err
 	}
 	all := 0
 	for _, s := range j.stages {
@@ -84,6 +76,38 @@ func (j *Job) takeSnapshot(ctx context.Context) error {
 		return err
 	}
 	return j.toAll(ctx, event{kind: committed, millis: int64(j.snapshot)})
+}
+
+// beginSnapshot makes room for the next snapshot.
+func (j *Job) beginSnapshot() (folder string, m manifest, err error) {
+	j.snapshot++
+	folder = filepath.Join(j.cfg.Snapshots, pending)
+	m = manifest{
+		Engine: engineName, Number: j.snapshot, Digest: j.digest, Parallelism: j.cfg.Parallelism, KeyGroups: j.cfg.KeyGroups,
+		Tasks: map[string]taskPart{}, Files: map[string]fileSum{},
+	}
+	if err := os.RemoveAll(folder); err != nil {
+		return "", m, err
+	}
+	return folder, m, os.MkdirAll(folder, 0o700)
+}
+
+// lastSnapshot takes one of a job whose tasks are all quiet, and no longer driven. A server that is killed before the job's end is on
+// disk goes on from this one, which has all that is finalized then, or was let through since it was stable: nothing of it is done again.
+func (j *Job) lastSnapshot(ctx context.Context) error {
+	began := j.cfg.Now()
+	folder, m, err := j.beginSnapshot()
+	if err != nil {
+		return err
+	}
+	for _, s := range j.stages {
+		for _, t := range s.tasks {
+			if m.Tasks[t.name()], err = t.write(ctx, j.snapshot); err != nil {
+				return err
+			}
+		}
+	}
+	return j.finish(folder, m, began)
 }
 
 // finish makes a snapshot of a folder that has all parts.
@@ -179,19 +203,9 @@ func (t *task) barrier(ctx context.Context, e event) error {
 	}
 	t.passed = nil
 	t.dirty = false
-	folder := filepath.Join(t.job.cfg.Snapshots, pending, t.name())
-	if err := os.MkdirAll(folder, 0o700); err != nil {
-		return t.errorf("snapshot", err)
-	}
-	if err := t.call(func() error { return t.task.Snapshot(ctx, uint64(e.millis), folder) }); err != nil {
-		return err
-	}
-	part, err := t.measured()
+	part, err := t.write(ctx, uint64(e.millis))
 	if err != nil {
-		return t.errorf("snapshot", err)
-	}
-	for _, s := range t.slots {
-		part.Slots = append(part.Slots, slotPart{s.input, s.millis})
+		return err
 	}
 	if err := t.passOn(ctx, e); err != nil {
 		return t.errorf("snapshot", err)
@@ -202,6 +216,25 @@ func (t *task) barrier(ctx context.Context, e event) error {
 	case <-ctx.Done():
 	}
 	return nil
+}
+
+// write writes the task's part of a snapshot.
+func (t *task) write(ctx context.Context, number uint64) (taskPart, error) {
+	folder := filepath.Join(t.job.cfg.Snapshots, pending, t.name())
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return taskPart{}, t.errorf("snapshot", err)
+	}
+	if err := t.call(func() error { return t.task.Snapshot(ctx, number, folder) }); err != nil {
+		return taskPart{}, err
+	}
+	part, err := t.measured()
+	if err != nil {
+		return taskPart{}, t.errorf("snapshot", err)
+	}
+	for _, s := range t.slots {
+		part.Slots = append(part.Slots, slotPart{s.input, s.millis})
+	}
+	return part, nil
 }
 
 // passOn sends an event to all that the task sends to.
