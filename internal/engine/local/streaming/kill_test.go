@@ -104,7 +104,7 @@ func (r *rig) kill(i int, folder string, after time.Duration) {
 		case err := <-ended:
 			r.t.Fatalf("process %d ended by itself: %v\n%s", i, err, said.String())
 		case <-deadline:
-			r.t.Errorf("process %d has taken no snapshot in a minute", i)
+			r.t.Errorf("process %d has taken no snapshot in time", i)
 			more = false
 		}
 	}

@@ -244,7 +244,7 @@ func (r *rig) await(ended <-chan error, so func() bool) {
 		case err := <-ended:
 			r.t.Fatalf("the job ended with %v", err)
 		case <-deadline:
-			r.t.Fatal("it did not come about in a minute")
+			r.t.Fatal("it did not come about in time")
 		}
 	}
 }
