@@ -378,7 +378,7 @@ func (r *rig) sufferAs(ctx context.Context, job cell, fault fault, name string) 
 // cancelled cancels Flink's jobs that are not known and go on, and waits for their end, even if ctx has ended: a job that hangs would
 // keep the slots that the next one wants. An error says which there were, since none is to be left.
 func (r *rig) cancelled(ctx context.Context, known []flink.Job) (err error) {
-	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), cluster.Patience, errors.New("Flink does not end it"))
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), cluster.Patience, errors.New("the job does not end in Flink"))
 	defer cancel()
 	told := map[string]bool{}
 	failure := await(ctx, func() (bool, error) {
@@ -391,7 +391,7 @@ func (r *rig) cancelled(ctx context.Context, known []flink.Job) (err error) {
 			over = false
 			if !told[j.ID] {
 				told[j.ID] = true
-				err = errors.Join(err, fmt.Errorf("Flink's job %s was left %s, and is cancelled", j.ID, j.State), r.flink.Cancel(ctx, j.ID))
+				err = errors.Join(err, fmt.Errorf("job %s of Flink was left %s, and is cancelled", j.ID, j.State), r.flink.Cancel(ctx, j.ID))
 			}
 		}
 		return over, failure
