@@ -117,7 +117,7 @@ func localCases(minutes bool) []benchCase {
 	}
 	// The first takes as long as it takes, which says what full load is; the others are at loads that it allows.
 	for _, shape := range []string{"latency", "latency-count"} {
-		for _, perSecond := range []int64{10e6, 10e3, 50e3, 200e3} {
+		for _, perSecond := range []int64{10e6, 10e3, 50e3, 200e3, 400e3} {
 			cases = append(cases, benchCase{
 				name: fmt.Sprintf("%s-%dk", shape, perSecond/1e3), shape: shape, records: min(20*perSecond, 2e6), keys: 1e3, bytes: 20, rate: perSecond,
 				peers: both,
