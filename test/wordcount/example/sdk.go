@@ -11,12 +11,29 @@ import (
 // node_modules.
 type SDKs struct{ Python, Go, Java, TypeScript string }
 
+// pythonMain runs a module as python -m does, and ends without the interpreter's own end: that was seen to wait for ever once the
+// job was DONE. gRPC drops its calls there, for which it takes a lock that a thread which is no more may hold.
+const pythonMain = `import os, runpy, sys, traceback
+status = 0
+del sys.argv[0]
+try:
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+except SystemExit as end:
+    status = end.code if isinstance(end.code, int) else int(end.code is not None)
+except BaseException:
+    traceback.print_exc()
+    status = 1
+sys.stdout.flush()
+sys.stderr.flush()
+os._exit(status)
+`
+
 // Command is how an SDK's WordCount is started, without the options that send it to a runner; and what it calls a word.
 // TypeScript's is another matter.
 func (s SDKs) Command(sdk, input, output string) (argv []string, words func(line string) []string, err error) {
 	switch sdk {
 	case "python":
-		return []string{filepath.Join(s.Python, "bin", "python"), "-m", "apache_beam.examples.wordcount",
+		return []string{filepath.Join(s.Python, "bin", "python"), "-c", pythonMain, "apache_beam.examples.wordcount",
 			"--input", input, "--output", output}, Matching(PythonWord), nil
 	case "go":
 		return []string{s.Go, "--input=" + input, "--output=" + output}, Matching(GoWord), nil
