@@ -211,11 +211,10 @@ flink-down:
 
 # Streaming pipelines as users have them (see test/streaming): KafkaIO from Python and Java on a real broker, whole, or what
 # ONLY names; and a source that polls, for DURATION. Not part of make test: they take minutes.
-# And jobs of both kinds while their server is killed, KILLS times at moments drawn from SEED.
+# And jobs of both kinds while their server is killed, KILLS times (30) at moments drawn from SEED.
 .PHONY: e2e-kafka e2e-games e2e-kills e2e-poll
 DURATION ?= 10m
 SNAPSHOTS ?= 3s
-KILLS ?= 30
 streaming = build/streaming/driver -trestle bin/trestle -python $(dir $(python)) -source test/streaming
 e2e-kafka: build $(python) $(kafka) $(streaming_java)
 	@go build -o build/streaming/driver ./test/streaming
@@ -228,7 +227,7 @@ e2e-games: build $(python) $(kafka) $(streaming_java)
 
 e2e-kills: build $(python) $(kafka) $(streaming_java)
 	@go build -o build/streaming/driver ./test/streaming
-	@$(streaming) -dir build/streaming/kills -kafka $(dir $(kafka))lib -java $(dir $(streaming_java)) -kills $(KILLS) -seed $(SEED) -only '$(ONLY)' kills
+	@$(streaming) -dir build/streaming/kills -kafka $(dir $(kafka))lib -java $(dir $(streaming_java)) -kills $(or $(KILLS),30) -seed $(SEED) -only '$(ONLY)' kills
 
 e2e-poll: build $(python)
 	@go build -o build/streaming/driver ./test/streaming
