@@ -19,7 +19,8 @@ type watcher struct {
 	conn   *grpc.ClientConn
 	ended  chan struct{}
 	cancel context.CancelFunc
-	jobs   sync.WaitGroup
+	// begun counts the streams from which nothing has come yet, jobs those that have not ended.
+	begun, jobs sync.WaitGroup
 
 	mu     sync.Mutex
 	out    io.Writer
@@ -46,10 +47,12 @@ func watchJobs(endpoint string, out io.Writer) (*watcher, error) {
 	return w, nil
 }
 
-// settle stops looking for new jobs, after a last look.
+// settle stops looking for new jobs, after a last look, and waits until every job's stream has begun: the server, which
+// may stop then, ends those in order, but refuses one that comes too late.
 func (w *watcher) settle() {
 	w.cancel()
 	<-w.ended
+	w.begun.Wait()
 }
 
 // failures waits until the jobs' streams have ended, which they have once the server has stopped, and tells how many
@@ -93,18 +96,22 @@ func (w *watcher) look(ctx context.Context, known map[string]bool) {
 		for id := range jobs {
 			if !known[id] {
 				known[id] = true
-				w.jobs.Go(func() { w.follow(id) })
+				w.begun.Add(1)
+				w.jobs.Go(func() { w.follow(id, sync.OnceFunc(w.begun.Done)) })
 			}
 		}
 	}
 }
 
-// follow shows a job's messages until it has ended, or the server has.
-func (w *watcher) follow(job string) {
+// follow shows a job's messages until it has ended, or the server has. It calls begun once a first one has come, which
+// it does at once since a job's states are among them, or none will.
+func (w *watcher) follow(job string, begun func()) {
+	defer begun()
 	stream, err := w.client.GetMessageStream(context.Background(), &jobpb.JobMessagesRequest{JobId: job})
 	for err == nil {
 		var r *jobpb.JobMessagesResponse
 		if r, err = stream.Recv(); err == nil {
+			begun()
 			w.show(job, r)
 		}
 	}
