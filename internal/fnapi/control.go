@@ -122,8 +122,12 @@ func (s *Session) instruct(ctx context.Context, r *fnpb.InstructionRequest) (*fn
 	return s.await(ctx, answer)
 }
 
-// sendInstruction waits for the harness to be there and sends r.
+// sendInstruction waits for the harness to be there and sends r. After the session's end it sends nothing, though the
+// stream may outlast that for a moment.
 func (s *Session) sendInstruction(ctx context.Context, r *fnpb.InstructionRequest) error {
+	if err := s.Err(); err != nil {
+		return err
+	}
 	select {
 	case <-s.ready:
 	case <-s.ctx.Done():
