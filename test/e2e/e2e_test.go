@@ -94,10 +94,14 @@ func submit(t *testing.T, s *server.Server, p *beam.Pipeline, environment, confi
 	}
 	set(t, jobopts.WorkerBinary, self)
 	set(t, jobopts.JobName, strings.ToLower(strings.ReplaceAll(t.Name(), "/", "-")))
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	return universal.Execute(ctx, p)
 }
+
+// patience is how long a test waits for what must come. Most comes in milliseconds; on a busy machine the staging of
+// this binary alone, built for the race detector, has taken 20 s.
+const patience = 5 * time.Minute
 
 func set(t *testing.T, option *string, value string) {
 	t.Helper()

@@ -43,7 +43,7 @@ func failOnSeven(x int) (int, error) {
 // history reads everything that the last job's event log says.
 func history(t *testing.T, s *server.Server) []*jobpb.JobMessagesResponse {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	client := jobs(t, s)
 	list, err := client.GetJobs(ctx, &jobpb.GetJobsRequest{})
@@ -271,7 +271,7 @@ func TestCancel(t *testing.T) {
 		if err != nil { // Beam's Go client takes a cancelled job for one that went well
 			t.Error(err)
 		}
-	case <-time.After(2 * time.Minute):
+	case <-time.After(patience):
 		t.Fatal("the job did not end")
 	}
 	if _, states := messages(t, s); states[len(states)-1] != jobpb.JobState_CANCELLED {
@@ -282,9 +282,11 @@ func TestCancel(t *testing.T) {
 // running waits until a job runs, and answers with its id.
 func running(t *testing.T, client jobpb.JobServiceClient) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	for ctx.Err() == nil {
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	for ; ctx.Err() == nil; <-ticker.C {
 		list, err := client.GetJobs(ctx, &jobpb.GetJobsRequest{})
 		if err != nil {
 			t.Fatal(err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/runtime/graphx"
@@ -144,7 +143,7 @@ func submitPipeline(t *testing.T, client jobpb.JobServiceClient, p *pipepb.Pipel
 // lastState is the state in which a job ends, or is after a minute.
 func lastState(t *testing.T, client jobpb.JobServiceClient, id string) jobpb.JobState_Enum {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	stream, err := client.GetStateStream(ctx, &jobpb.GetJobStateRequest{JobId: id})
 	state := jobpb.JobState_UNSPECIFIED

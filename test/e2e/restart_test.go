@@ -128,7 +128,7 @@ func TestStreamingBeginsAgain(t *testing.T) {
 	client := jobs(t, s)
 	stumbled.left.Store(0)
 	id := submitPipeline(t, client, portable(t, counts(stumble)))
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	messages, err := client.GetMessageStream(ctx, &jobpb.JobMessagesRequest{JobId: id})
 	for again := 0; again < 3; {
@@ -241,7 +241,7 @@ func TestStreamingSnapshotRefused(t *testing.T) {
 
 func stop(t *testing.T, s *gopipeline.Server) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := s.Stop(ctx); err != nil {
 		t.Fatal(err)

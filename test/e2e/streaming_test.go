@@ -100,7 +100,7 @@ func startSource(t *testing.T, s *server.Server, source any) (jobpb.JobServiceCl
 	id := submitPipeline(t, client, portable(t, p))
 	select {
 	case <-seen.enough:
-	case <-time.After(2 * time.Minute):
+	case <-time.After(patience):
 		t.Fatalf("%d numbers came out in two minutes", seen.count.Load())
 	}
 	return client, id
@@ -191,7 +191,7 @@ func TestStreamingRestart(t *testing.T) {
 				t.Errorf("the job is %v", state)
 			}
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		err = s.Stop(ctx)
 		cancel()
 		if err != nil {
@@ -212,7 +212,7 @@ func await(t *testing.T, so func() bool) {
 	t.Helper()
 	ticker := time.NewTicker(10 * time.Millisecond)
 	defer ticker.Stop()
-	for deadline := time.After(2 * time.Minute); !so(); {
+	for deadline := time.After(patience); !so(); {
 		select {
 		case <-ticker.C:
 		case <-deadline:
