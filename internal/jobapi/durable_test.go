@@ -522,5 +522,5 @@ func TestMetricsAreJournaledRarely(t *testing.T) {
 	if _, last := journaled(); last != 3 {
 		t.Errorf("metrics that come after the end: %d; want 3", last)
 	}
-	close(job1.done)
+	job1.release()
 }

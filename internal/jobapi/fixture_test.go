@@ -35,6 +35,9 @@ type runner struct {
 	start  func(ctx context.Context, s jobapi.Submission) error
 	starts chan *run
 	hide   bool // runs are nothing but an engine.Run
+
+	mu  sync.Mutex
+	all []*run
 }
 
 func newRunner() *runner { return &runner{starts: make(chan *run, 100)} }
@@ -54,11 +57,23 @@ func (r *runner) Start(ctx context.Context, s jobapi.Submission) (engine.Run, er
 	}
 	run := newRun(s.Events)
 	run.Submission = s
+	r.mu.Lock()
+	r.all = append(r.all, run)
+	r.mu.Unlock()
 	r.starts <- run
 	if r.hide {
 		return struct{ engine.Run }{run}, nil
 	}
 	return run, nil
+}
+
+// release ends the runs that the test has left.
+func (r *runner) release() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, run := range r.all {
+		run.release()
+	}
 }
 
 // attacher is a runner that finds runs again.
@@ -80,6 +95,7 @@ type run struct {
 	followed  chan struct{} // closed when the service waits for the end
 	cancel    sync.Once
 	follow    sync.Once
+	over      sync.Once
 	onCancel  func() // what the engine does at once, in the call
 }
 
@@ -88,7 +104,8 @@ func newRun(e engine.Events) *run {
 }
 
 func (r *run) Handle() string { return "handle of " + r.ID }
-func (r *run) Detach()        { close(r.done) }
+func (r *run) Detach()        { r.release() }
+func (r *run) release()       { r.over.Do(func() { close(r.done) }) }
 func (r *run) Done() <-chan struct{} {
 	r.follow.Do(func() { close(r.followed) })
 	return r.done
@@ -107,7 +124,7 @@ func (r *run) Drain() { close(r.drained) }
 // end reports a last state and releases the run.
 func (r *run) end(st jobpb.JobState_Enum) {
 	r.State(st)
-	close(r.done)
+	r.release()
 }
 
 // staging is a Staging that has what Begin was given, with a mark that it was resolved.
@@ -232,11 +249,13 @@ func serveWith(t testing.TB, cfg jobapi.Config) *server {
 	}
 	s.JobServiceClient = jobpb.NewJobServiceClient(conn)
 	t.Cleanup(func() {
-		// A job that the test has left running does not end: that is what the bound is for.
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+		if r, ok := cfg.Runner.(interface{ release() }); ok {
+			r.release()
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := service.Close(ctx); err != nil {
-			t.Logf("close: %v", err)
+			t.Errorf("close: %v", err)
 		}
 		if err := conn.Close(); err != nil {
 			t.Error(err)
@@ -277,11 +296,13 @@ func (s *server) submit(t testing.TB, preparation string) string {
 	return r.GetJobId()
 }
 
-// run prepares and runs a job, and returns it when the engine has it.
+// run prepares and runs a job, and returns it when the engine has it and the service follows it.
 func (s *server) run(t testing.TB, name string) *run {
 	t.Helper()
 	s.submit(t, s.prepare(t, name).GetPreparationId())
-	return <-s.runner.starts
+	r := <-s.runner.starts
+	<-r.followed
+	return r
 }
 
 // state reads the state without the first wait.

@@ -147,22 +147,44 @@ func TestUnknownJob(t *testing.T) {
 	refused(t, err, codes.NotFound, id)
 }
 
-// TestDrain: a job that was asked to drain is asked once, and ends as DRAINED.
+// TestDrain: a job that was asked to drain, while it starts or runs, is asked once, and ends as DRAINED.
 func TestDrain(t *testing.T) {
-	s := serve(t, t.TempDir())
-	r := s.run(t, "x")
-	for range 2 {
-		answer, err := s.Drain(t.Context(), &jobpb.DrainJobRequest{JobId: r.ID})
-		if err != nil || answer.GetState() != jobpb.JobState_DRAINING {
-			t.Fatalf("drain: %v, %v", answer, err)
-		}
-	}
-	<-r.drained
-	r.end(jobpb.JobState_DONE)
-	equal(t, "states", []string{"STOPPED", "STARTING", "DRAINING", "DRAINED"}, s.states(t, r.ID))
-	answer, err := s.Drain(t.Context(), &jobpb.DrainJobRequest{JobId: r.ID})
-	if err != nil || answer.GetState() != jobpb.JobState_DRAINED {
-		t.Errorf("drain a job that has ended: %v, %v", answer, err)
+	for _, when := range []string{"starts", "runs"} {
+		t.Run(when, func(t *testing.T) {
+			s := serve(t, t.TempDir())
+			starts := make(chan struct{})
+			s.runner.start = func(context.Context, jobapi.Submission) error {
+				<-starts
+				return nil
+			}
+			id := s.submit(t, s.prepare(t, "x").GetPreparationId())
+			begin := func() *run {
+				close(starts)
+				r := <-s.runner.starts
+				<-r.followed
+				return r
+			}
+			var r *run
+			if when == "runs" {
+				r = begin()
+			}
+			for range 2 {
+				answer, err := s.Drain(t.Context(), &jobpb.DrainJobRequest{JobId: id})
+				if err != nil || answer.GetState() != jobpb.JobState_DRAINING {
+					t.Fatalf("drain: %v, %v", answer, err)
+				}
+			}
+			if when == "starts" {
+				r = begin()
+			}
+			<-r.drained
+			r.end(jobpb.JobState_DONE)
+			equal(t, "states", []string{"STOPPED", "STARTING", "DRAINING", "DRAINED"}, s.states(t, id))
+			answer, err := s.Drain(t.Context(), &jobpb.DrainJobRequest{JobId: id})
+			if err != nil || answer.GetState() != jobpb.JobState_DRAINED {
+				t.Errorf("drain a job that has ended: %v, %v", answer, err)
+			}
+		})
 	}
 }
 
@@ -396,7 +418,7 @@ func TestEngineBreaksItsWord(t *testing.T) {
 
 	r = s.run(t, "reports no end")
 	r.State(jobpb.JobState_RUNNING)
-	close(r.done)
+	r.release()
 	equal(t, "reports no end",
 		[]string{"STOPPED", "STARTING", "RUNNING", "ERROR: The engine's run ended, and it told no result.", "FAILED"}, s.messages(t, r.ID))
 }
