@@ -110,6 +110,17 @@ func (in *input) complete() bool {
 	return in.senders == 0
 }
 
+// hold keeps the input from ending until release(1); false when it has ended.
+func (in *input) hold() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.outstanding == 0 {
+		return false
+	}
+	in.outstanding++
+	return true
+}
+
 // release takes back so many of what is outstanding; nothing outstanding is the end.
 func (in *input) release(n int) {
 	in.mu.Lock()

@@ -42,8 +42,13 @@ func (s *stageRun) share(ctx context.Context) error {
 	}
 }
 
-// splitOnce splits as many busy tasks' work as there are idle tasks.
+// splitOnce splits as many busy tasks' work as there are idle tasks. What it gets is nobody's until it is in the queue again: the
+// input does not end before, though the task that gave it may be done with the rest.
 func (s *stageRun) splitOnce(ctx context.Context) (given bool, err error) {
+	if !s.main.hold() {
+		return false, nil
+	}
+	defer s.main.release(1)
 	var idle int
 	var busy []stage.Splitter
 	for _, t := range s.tasks {
