@@ -54,7 +54,9 @@ type taskConn struct {
 	shared *openStage
 	task   stage.Task
 	report *report
-	credit *credit.Bytes // of emits
+	// reporting is held while a report is on its way to the connection: what comes after a report stays behind it.
+	reporting sync.Mutex
+	credit    *credit.Bytes // of emits
 
 	mu       sync.Mutex
 	queue    []*wire.Frame // events that wait for the task
@@ -304,7 +306,14 @@ func (t *taskConn) reportNow(every time.Duration) {
 	}
 }
 
+// sendReport sends the report if there is news. When it returns, there is none that was not sent, by whomever.
 func (t *taskConn) sendReport() error {
+	t.reporting.Lock()
+	defer t.reporting.Unlock()
+	return t.writeReport()
+}
+
+func (t *taskConn) writeReport() error {
 	b, err := t.report.encode()
 	if b == nil || err != nil {
 		return err
@@ -314,7 +323,9 @@ func (t *taskConn) sendReport() error {
 
 // fail tells the adapter why the task is over, after what the task has said before.
 func (t *taskConn) fail(err error) error {
-	if err := t.sendReport(); err != nil {
+	t.reporting.Lock()
+	defer t.reporting.Unlock()
+	if err := t.writeReport(); err != nil {
 		return err
 	}
 	t.report.end()

@@ -14,6 +14,7 @@ import (
 	"sync"
 
 	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
+	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
 	"google.golang.org/protobuf/proto"
 
 	"trestle/internal/job/submission"
@@ -77,6 +78,12 @@ type Task struct {
 	read   sync.WaitGroup
 	emits  context.Context // ends with Close
 	close  context.CancelFunc
+	// sending is held while a frame is sent, so that nothing follows a close.
+	sending sync.Mutex
+
+	// What reports have told; receive's.
+	metrics []*pipepb.MonitoringInfo // the latest, whole
+	told    int                      // the number of the latest message that was passed on
 
 	mu    sync.Mutex // one event at a time
 	ended chan int   // inputs
@@ -133,6 +140,9 @@ func (t *Task) receive(reader *wire.Reader) error {
 			}
 		case wire.Ended:
 			if f.Numbers[0] == stage.MainInput {
+				if len(t.metrics) > 0 {
+					t.out.Metrics(t.metrics)
+				}
 				t.out.Quiet()
 			}
 			t.ended <- int(f.Numbers[0])
@@ -161,10 +171,21 @@ func (t *Task) emitted(f *wire.Frame) error {
 	}
 	charge := f.Charge()
 	f.Release()
-	return errors.Join(err, t.writer.Write(wire.Frame{Type: wire.AdapterCredit, Wide: uint64(charge)}))
+	return errors.Join(err, t.send(wire.Frame{Type: wire.AdapterCredit, Wide: uint64(charge)}))
 }
 
-// reported passes on a report's metrics. Its messages are for readers of reports.
+// send sends a frame, unless the task is being closed: then the worker reads no more, and what it has not read when it closes the
+// connection would cost what it has said last.
+func (t *Task) send(f wire.Frame) error {
+	t.sending.Lock()
+	defer t.sending.Unlock()
+	if t.emits.Err() != nil {
+		return context.Cause(t.emits)
+	}
+	return t.writer.Write(f)
+}
+
+// reported keeps a report's metrics, which replace those of the one before, and passes on those of its messages that are new.
 func (t *Task) reported(b []byte) error {
 	var r submission.Report
 	if err := json.Unmarshal(b, &r); err != nil {
@@ -175,11 +196,13 @@ func (t *Task) reported(b []byte) error {
 		return fmt.Errorf("the worker's report: %w", err)
 	}
 	for _, m := range r.Messages {
+		if m.N <= t.told {
+			continue
+		}
+		t.told = m.N
 		t.out.Message(jobpb.JobMessage_MessageImportance(jobpb.JobMessage_MessageImportance_value[m.Importance]), m.Text)
 	}
-	if committed := metrics.GetCommitted(); len(committed) > 0 { // there may be news of the worker's memory only
-		t.out.Metrics(committed)
-	}
+	t.metrics = metrics.GetCommitted()
 	return nil
 }
 
@@ -206,7 +229,7 @@ func (t *Task) Process(ctx context.Context, from stage.Delivery, block []byte) e
 		if err := t.credit.Take(ctx, f.Charge()); err != nil {
 			return err
 		}
-		if err := t.writer.Write(f); err != nil {
+		if err := t.send(f); err != nil {
 			return err
 		}
 		return t.credit.Idle(ctx)
@@ -221,7 +244,7 @@ func (t *Task) Settle(context.Context, stage.Attempt, bool) error { return errAt
 // End ends an input, and waits until the task's End has returned.
 func (t *Task) End(ctx context.Context, input int) error {
 	return t.event(ctx, func(ctx context.Context) error {
-		if err := t.writer.Write(wire.Frame{Type: wire.End, Numbers: [4]uint32{uint32(input)}}); err != nil {
+		if err := t.send(wire.Frame{Type: wire.End, Numbers: [4]uint32{uint32(input)}}); err != nil {
 			return err
 		}
 		select {
@@ -241,8 +264,10 @@ func (t *Task) Close() (err error) {
 }
 
 func (t *Task) shut() error {
-	_ = t.writer.Write(wire.Frame{Type: wire.Close}) // a worker that is gone has closed the task
+	t.sending.Lock()
 	t.close()
+	_ = t.writer.Write(wire.Frame{Type: wire.Close}) // a worker that is gone has closed the task
+	t.sending.Unlock()
 	t.read.Wait()
 	t.mu.Lock() // the event has gone
 	defer t.mu.Unlock()
