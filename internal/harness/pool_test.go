@@ -22,7 +22,6 @@ import (
 	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
 	"github.com/google/go-cmp/cmp"
-	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
@@ -32,6 +31,7 @@ import (
 
 	"trestle/internal/beam/urn"
 	"trestle/internal/fnapi"
+	"trestle/test/leaks"
 )
 
 // part is the variable of the environment by which the test binary plays a harness.
@@ -42,13 +42,7 @@ func TestMain(m *testing.M) {
 		play(p)
 		return
 	}
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		if err := engine.Stop(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			code = 1
-		}
-		os.Exit(code)
-	}))
+	leaks.Main(m, engine.Stop)
 }
 
 // play is a harness: it says its pid and connects, or does what the part says.

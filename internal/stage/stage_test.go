@@ -3,13 +3,12 @@ package stage_test
 import (
 	"testing"
 
-	"go.uber.org/goleak"
-
 	"trestle/internal/stage"
 	"trestle/internal/stage/stagetest"
+	"trestle/test/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // TestConformance runs the suite of the task contract against the tasks of this package, called directly.
 func TestConformance(t *testing.T) {

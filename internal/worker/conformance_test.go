@@ -7,17 +7,16 @@ import (
 	"sync"
 	"testing"
 
-	"go.uber.org/goleak"
-
 	"trestle/internal/job/submission"
 	"trestle/internal/shuffle"
 	"trestle/internal/stage"
 	"trestle/internal/stage/stagetest"
 	"trestle/internal/stage/stagetest/sdk"
 	"trestle/internal/worker/client"
+	"trestle/test/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // TestConformance runs the suite of the task contract against tasks that are driven over a socket.
 func TestConformance(t *testing.T) {

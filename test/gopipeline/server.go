@@ -12,6 +12,7 @@ import (
 	"go.uber.org/goleak"
 
 	"trestle/internal/server"
+	"trestle/test/leaks"
 )
 
 // Server is a server in this process, on a port of its own.
@@ -44,7 +45,7 @@ func (s *Server) Close(ignore ...goleak.Option) error {
 	if err := s.Stop(ctx); err != nil {
 		errs = append(errs, fmt.Errorf("stop: %w", err))
 	}
-	return errors.Join(append(errs, s.Left(), goleak.Find(append(ignore, s.leaks)...))...)
+	return errors.Join(append(errs, s.Left(), leaks.Find(append(ignore, s.leaks)...))...)
 }
 
 // Left is an error if jobs have left files or hold memory; none may be running.

@@ -25,12 +25,12 @@ import (
 	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
 	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
-	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"trestle/internal/harness/process"
+	"trestle/test/leaks"
 )
 
 // part is the variable of the environment by which the test binary plays `trestle boot`; its value is the language.
@@ -39,7 +39,7 @@ const part = "TRESTLE_TEST_PART"
 func TestMain(m *testing.M) {
 	language := os.Getenv(part)
 	if language == "" {
-		goleak.VerifyTestMain(m)
+		leaks.Main(m)
 		return
 	}
 	cfg := Config{Stdout: os.Stdout, Stderr: os.Stderr, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}

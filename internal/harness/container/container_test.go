@@ -16,9 +16,8 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"trestle/test/containers"
+	"trestle/test/leaks"
 )
 
 // part is the variable of the environment by which the test binary plays a server that has a container.
@@ -35,13 +34,7 @@ func TestMain(m *testing.M) {
 		play(name)
 		return
 	}
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		if err := needed.Stop(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			code = 1
-		}
-		os.Exit(code)
-	}))
+	leaks.Main(m, needed.Stop)
 }
 
 // play starts a container, says so, and waits.

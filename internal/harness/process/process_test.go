@@ -17,7 +17,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"go.uber.org/goleak"
+
+	"trestle/test/leaks"
 )
 
 // part is the variable of the environment by which the test binary plays a program.
@@ -28,7 +29,7 @@ func TestMain(m *testing.M) {
 		play(p)
 		return
 	}
-	goleak.VerifyTestMain(m)
+	leaks.Main(m)
 }
 
 func play(p string) {

@@ -16,13 +16,13 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"go.uber.org/goleak"
 	"pgregory.net/rapid"
 
 	"trestle/internal/store/journal"
+	"trestle/test/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 func create(t testing.TB) (*journal.Journal, string) {
 	path := filepath.Join(t.TempDir(), "journal")

@@ -9,11 +9,12 @@ import (
 	"slices"
 	"testing"
 
-	"go.uber.org/goleak"
 	"pgregory.net/rapid"
+
+	"trestle/test/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // What was put and deleted between two checkpoints has never been in a file.
 func TestWhatDoesNotLastReachesNoFile(t *testing.T) {

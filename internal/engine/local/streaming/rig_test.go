@@ -18,7 +18,6 @@ import (
 	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
 	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
-	"go.uber.org/goleak"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -33,6 +32,7 @@ import (
 	"trestle/internal/stage"
 	"trestle/internal/stage/stagetest/sdk"
 	"trestle/internal/store/kv"
+	"trestle/test/leaks"
 )
 
 // counting is a job of all that a snapshot may have: an impulse, a splittable DoFn that counts without end, state that has
@@ -78,7 +78,7 @@ type rig struct {
 }
 
 func newRig(t *testing.T) *rig {
-	t.Cleanup(func() { goleak.VerifyNone(t) })
+	t.Cleanup(func() { leaks.None(t) })
 	return &rig{t: t, snapshots: t.TempDir(), pipeline: counting, panes: map[string]string{}}
 }
 
