@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"log/slog"
 	"os"
@@ -24,16 +25,23 @@ import (
 
 // TestMain becomes what the binary was started as: `trestle boot`, an SDK harness, a command of the scripts, or the tests.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == "boot" && filepath.Base(os.Args[0]) != "trestle" {
-		os.Exit(cli.Main())
-	}
-	testscript.Main(tests{m}, map[string]func(){
+	commands := map[string]func(){
 		"trestle":  func() { os.Exit(cli.Main()) },
 		"pipeline": pipelineMain,
-	})
+	}
+	if commands[filepath.Base(os.Args[0])] == nil {
+		if len(os.Args) > 1 && os.Args[1] == "boot" {
+			os.Exit(cli.Main())
+		}
+		// A harness, which ends in there: before the scripts' commands get a folder, which a harness that is killed would leave.
+		if flag.Parse(); flag.Lookup("worker").Value.String() == "true" {
+			beam.Init()
+		}
+	}
+	testscript.Main(tests{m}, commands)
 }
 
-// tests are the tests of a program that may have been started as a harness.
+// tests are the tests, with the SDK's own set-up.
 type tests struct{ m *testing.M }
 
 func (t tests) Run() int {
