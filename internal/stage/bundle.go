@@ -192,11 +192,13 @@ func (b *bundles) begin(ctx context.Context, embed bool) error {
 	return nil
 }
 
-// connect sees to it that there is a harness that knows the stage.
+// connect sees to it that there is a harness that knows the stage. One that went away since the last bundle costs this one no
+// attempt.
 func (b *bundles) connect(ctx context.Context) error {
-	if b.session != nil {
+	if b.session != nil && b.session.Err() == nil {
 		return nil
 	}
+	b.session = nil
 	session, err := b.spec.Harness(ctx)
 	if err != nil {
 		return err
@@ -295,7 +297,9 @@ func (b *bundles) cut(ctx context.Context) error {
 	}
 	if response.GetRequiresFinalization() {
 		// The outputs have been handed on: the bundle is committed as far as a bounded job ever is.
-		return b.session.Finalize(ctx, id)
+		if err := b.session.Finalize(ctx, id); err != nil && b.session.Err() == nil {
+			return err
+		} // if the harness is gone, nobody is left to be told
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package stagetest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -34,6 +35,7 @@ var bundleCases = []testCase{
 	{"a stage that is not splittable gives nothing back", residualOfNothing},
 	{"a residual that is empty is refused", emptyResidual},
 	{directly + "a bundle is finalized when its output has been emitted", finalization},
+	{directly + "a harness that goes away before it is told to finalize a bundle costs nothing", finalizedByNobody},
 }
 
 func metricsOnce(t *testing.T, open Open) {
@@ -175,5 +177,25 @@ func finalization(t *testing.T, open Open) {
 	r.finish()
 	if d := cmp.Diff([]string{bundles[0], bundles[2]}, r.finalized()); d != "" {
 		t.Errorf("finalized (-want +got):\n%s", d)
+	}
+}
+
+func finalizedByNobody(t *testing.T, open Open) {
+	r := start(t, open, setup{pipeline: straight, bundleBytes: 1, script: func(b *sdk.Bundle) error {
+		b.Response.RequiresFinalization = true
+		return identity(b)
+	}})
+	r.out.settling = func(context.Context, bool) error {
+		r.session.Close(errors.New("the worker was taken away"))
+		return nil
+	}
+	r.process(stage.MainInput, records("a"))
+	r.process(stage.MainInput, records("b"))
+	r.finish()
+	if got := strings.Join(r.values(r.exchange("out", "next")), " "); got != "a b" {
+		t.Errorf("output %q", got)
+	}
+	if got := r.finalized(); len(got) > 0 {
+		t.Errorf("finalized %v", got)
 	}
 }
