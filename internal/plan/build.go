@@ -78,42 +78,7 @@ func unbounded(g *graph.Graph) bool {
 }
 
 // clocked tells whether a grouping's trigger goes by the clock.
-func clocked(g *graph.Graph) bool {
-	for _, n := range g.Nodes {
-		if n.Kind != graph.Group {
-			continue
-		}
-		for _, pc := range n.Mains {
-			id := g.Components.GetPcollections()[pc].GetWindowingStrategyId()
-			if byClock(g.Components.GetWindowingStrategies()[id].GetTrigger()) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// byClock tells whether a part of a trigger looks at the clock.
-func byClock(t *pipepb.Trigger) bool {
-	any := func(parts ...*pipepb.Trigger) bool { return slices.ContainsFunc(parts, byClock) }
-	switch t := t.GetTrigger().(type) {
-	case *pipepb.Trigger_AfterProcessingTime_, *pipepb.Trigger_AfterSynchronizedProcessingTime_:
-		return true
-	case *pipepb.Trigger_AfterEndOfWindow_:
-		return any(t.AfterEndOfWindow.GetEarlyFirings(), t.AfterEndOfWindow.GetLateFirings())
-	case *pipepb.Trigger_AfterAll_:
-		return any(t.AfterAll.GetSubtriggers()...)
-	case *pipepb.Trigger_AfterAny_:
-		return any(t.AfterAny.GetSubtriggers()...)
-	case *pipepb.Trigger_AfterEach_:
-		return any(t.AfterEach.GetSubtriggers()...)
-	case *pipepb.Trigger_OrFinally_:
-		return any(t.OrFinally.GetMain(), t.OrFinally.GetFinally())
-	case *pipepb.Trigger_Repeat_:
-		return any(t.Repeat.GetSubtrigger())
-	}
-	return false
-}
+func clocked(g *graph.Graph) bool { return slices.ContainsFunc(g.Nodes, g.ByClock) }
 
 // assembly turns fused stages into the plan: coders, exchanges, descriptors.
 type assembly struct {

@@ -26,7 +26,7 @@ func (b *builder) finish() *Result {
 			}
 		case graph.Group:
 			readers := b.readers[n.Outputs[0]]
-			if len(readers) == 1 && !readers[0].alone() && !b.readByOthers(n) {
+			if len(readers) == 1 && !readers[0].alone() && !b.readByOthers(n) && !b.unstable(n, readers[0]) {
 				readers[0].Mouth = n
 				b.home[n.ID] = readers[0]
 			} else {
@@ -70,6 +70,25 @@ func (b *builder) runnerStage(n *graph.Node) {
 	s := &Stage{Mouth: n, PCollection: n.Outputs[0], Order: b.order[n.ID]}
 	b.made = append(b.made, s)
 	b.home[n.ID] = s
+}
+
+// unstable tells whether a grouping must not be done at the mouth of the stage that reads it: its panes fire by the clock, and a
+// transform of the stage wants its input to be the same at a second try. What is kept for it is what comes into the stage, so the
+// panes have to; what is grouped would only be grouped in the same order again.
+func (b *builder) unstable(n *graph.Node, s *Stage) bool {
+	if !b.o.Streaming || !b.g.ByClock(n) {
+		return false
+	}
+	reads := func(to *graph.Node) bool { return slices.Contains(to.Mains, n.Outputs[0]) }
+	if !slices.ContainsFunc(s.Transforms, func(to *graph.Node) bool { return reads(to) && to.ParDo.GetRequiresStableInput() }) {
+		return false
+	}
+	for _, to := range s.Transforms {
+		if reads(to) {
+			b.why[edge{n.Outputs[0], to.ID}] = "stable input: panes that fire by the clock may be others at a second try, so that they are kept"
+		}
+	}
+	return true
 }
 
 // readByOthers tells whether anything reads n's output otherwise than as the main input of a stage's: a side input, or a

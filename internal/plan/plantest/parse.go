@@ -3,6 +3,7 @@ package plantest
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -213,10 +214,14 @@ func trigger(text string) (*pipepb.Trigger, error) {
 	case "count":
 		return &pipepb.Trigger{Trigger: &pipepb.Trigger_ElementCount_{ElementCount: &pipepb.Trigger_ElementCount{ElementCount: 3}}}, nil
 	case "delay":
-		wait := &pipepb.TimestampTransform{TimestampTransform: &pipepb.TimestampTransform_Delay_{Delay: &pipepb.TimestampTransform_Delay{DelayMillis: 5000}}}
+		millis, err := int64(5000), error(nil)
+		if inner != "" {
+			millis, err = strconv.ParseInt(inner, 10, 64)
+		}
+		wait := &pipepb.TimestampTransform{TimestampTransform: &pipepb.TimestampTransform_Delay_{Delay: &pipepb.TimestampTransform_Delay{DelayMillis: millis}}}
 		return &pipepb.Trigger{Trigger: &pipepb.Trigger_AfterProcessingTime_{AfterProcessingTime: &pipepb.Trigger_AfterProcessingTime{
 			TimestampTransforms: []*pipepb.TimestampTransform{wait},
-		}}}, nil
+		}}}, err
 	case "end", "end_early", "end_late":
 		t := &pipepb.Trigger_AfterEndOfWindow{}
 		count, _ := trigger("count")

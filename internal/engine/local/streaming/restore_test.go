@@ -39,6 +39,24 @@ func TestStableInputGoesOn(t *testing.T) {
 	r.exact()
 }
 
+// So does one whose stable input are panes that fire by the clock, as long as that takes: at once, with little, or after several
+// snapshots, with much. A pane that was put out comes again as it was.
+func TestStablePanesByTheClockGoOn(t *testing.T) {
+	const fast = 20
+	r := newRig(t)
+	r.global = true
+	r.pipeline = strings.NewReplacer("fn=fixed", "trigger=repeat(delay(100))", "end:string@global env=other", "end:string env=other stable").Replace(counting)
+	r.clock.faster(fast)
+	r.cutAfterPanes = 10
+	r.until(2, 2)
+	r.clock.faster(1)
+	r.cutAfterPanes = 0
+	r.until(3, 2)
+	r.clock.faster(fast)
+	r.drain(3)
+	r.exact()
+}
+
 // damage copies the snapshots, has one file of the last damaged, and tells with what the job then opens: with the snapshot
 // before, or with an error.
 func (r *rig) damage(harm func(folder string)) (from uint64, err error) {

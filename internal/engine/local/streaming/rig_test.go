@@ -62,15 +62,21 @@ type rig struct {
 	t         *testing.T
 	snapshots string
 	worked    atomic.Int32 // how many bundles the splittable DoFn was given
+	came      atomic.Int32 // how many panes came out
 	sources   atomic.Int32 // how often the source was asked for its elements
 	requires  []string     // requirements of the pipeline
 	pipeline  string
 	restored  bool // the job goes on from a snapshot
 	limit     int  // where the positions of a source end; without end when it is 0
 	trouble   *trouble
+	clock     clockOf
+	// cutAfterPanes is how many panes more until has come out before it cuts the job off.
+	cutAfterPanes int
+	// global has the groups in the global window, in many panes.
+	global bool
 
 	mu       sync.Mutex
-	panes    map[string]string // what came out, by key and window
+	panes    map[string]string // what came out, by key and window, or by the pane's number
 	log      *os.File          // gets the same, if it is not nil
 	finals   []string          // bundles that were finalized
 	metrics  metric.Set
@@ -80,6 +86,31 @@ type rig struct {
 func newRig(t *testing.T) *rig {
 	t.Cleanup(func() { leaks.None(t) })
 	return &rig{t: t, snapshots: t.TempDir(), pipeline: counting, panes: map[string]string{}}
+}
+
+// clockOf is a job's clock, which may be faster than the world's.
+type clockOf struct {
+	mu       sync.Mutex
+	times    int // how much faster; 0 stands for once
+	at, read time.Time
+}
+
+func (c *clockOf) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	if c.at.IsZero() {
+		c.at, c.read = now, now
+	}
+	c.at, c.read = c.at.Add(now.Sub(c.read)*time.Duration(max(c.times, 1))), now
+	return c.at
+}
+
+func (c *clockOf) faster(times int) {
+	c.now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.times = times
 }
 
 // running is a job under way, or one that could not be opened.
@@ -116,7 +147,7 @@ func (r *rig) config(parallelism int) Config {
 			}
 		},
 		Snapshots: r.snapshots, SnapshotEvery: 5 * time.Millisecond,
-		Now: time.Now, Log: slog.New(slog.DiscardHandler),
+		Now: r.clock.now, Log: slog.New(slog.DiscardHandler),
 	}
 }
 
@@ -131,7 +162,7 @@ func (r *rig) open(parallelism int) (*running, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	session, harness, err := pair.Connect(ctx, map[string]sdk.Script{
-		"source": r.trouble.with(r.source), "work": r.trouble.with(r.work), "count": r.trouble.with(r.count), "last": r.trouble.with(r.last),
+		"source": r.trouble.with(r.source), "work": r.trouble.with(r.work), "count": r.trouble.with(r.count), "last": r.trouble.with(r.groups),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -194,6 +225,8 @@ func (r *rig) until(parallelism int, snapshots int) {
 		now, err := numbers(r.snapshots)
 		return err == nil && len(now) > 0 && now[0] >= uint64(snapshots)+first(before)
 	})
+	had := r.came.Load()
+	r.await(ended, func() bool { return r.came.Load() >= had+int32(r.cutAfterPanes) })
 	cancel()
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		r.t.Errorf("the job ended with %v", err)
@@ -360,13 +393,13 @@ func (r *rig) count(b *sdk.Bundle) error {
 				return err
 			}
 		}
-		return put(b, s[0], now, e.Timestamp)
+		return r.put(b, s[0], now, e.Timestamp)
 	}); err != nil {
 		return err
 	}
 	for _, fired := range b.Fired() {
 		if err := eachTimer(fired.Data, func(key, tag string, fires int64) error {
-			return put(b, key, "timer "+tag, fires)
+			return r.put(b, key, "timer "+tag, fires)
 		}); err != nil {
 			return err
 		}
@@ -375,9 +408,12 @@ func (r *rig) count(b *sdk.Bundle) error {
 }
 
 // put puts a value of a key out.
-func put(b *sdk.Bundle, key, value string, at int64) error {
-	start := at - at%size
-	out := coder.AppendHeader(nil, at, window.AppendInterval(nil, window.Interval{Start: start, End: start + size}), coder.NoFiring)
+func (r *rig) put(b *sdk.Bundle, key, value string, at int64) error {
+	var windows []byte
+	if start := at - at%size; !r.global {
+		windows = window.AppendInterval(nil, window.Interval{Start: start, End: start + size})
+	}
+	out := coder.AppendHeader(nil, at, windows, coder.NoFiring)
 	return b.Write("out", sdk.String(sdk.String(out, key), value))
 }
 
@@ -409,15 +445,19 @@ func eachTimer(b []byte, f func(key, tag string, fires int64) error) error {
 	return nil
 }
 
-// last takes note of the groups.
-func (r *rig) last(b *sdk.Bundle) error {
+// groups takes note of the groups.
+func (r *rig) groups(b *sdk.Bundle) error {
 	return b.Each(func(e sdk.Element) error {
 		g, err := e.Group()
 		if err != nil {
 			return err
 		}
 		slices.Sort(g.Values)
-		return r.pane(fmt.Sprintf("%s@%d", g.Key, e.Timestamp/size), strings.Join(g.Values, ","))
+		of := fmt.Sprintf("%s@%d", g.Key, e.Timestamp/size)
+		if r.global {
+			of = fmt.Sprintf("%s@%d", g.Key, e.Pane.Index)
+		}
+		return r.pane(of, strings.Join(g.Values, ","))
 	})
 }
 
@@ -436,6 +476,7 @@ func (r *rig) latestPane() (latest int) {
 
 // pane takes note of a pane. One that was put out before is put out again as it was.
 func (r *rig) pane(of, values string) error {
+	r.came.Add(1)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if was, ok := r.panes[of]; ok && was != values {
