@@ -162,10 +162,14 @@ func (s java) runShard(ctx context.Context, j job, shard, heap string, tests []s
 	if err := os.WriteFile(nothing, nil, 0o600); err != nil {
 		return nil, err
 	}
-	options, err := json.Marshal([]string{
+	given := []string{
 		"--runner=TestUniversalRunner", "--experiments=beam_fn_api", "--jobEndpoint=" + j.endpoint,
 		"--defaultEnvironmentType=LOOPBACK", "--filesToStage=" + nothing,
-	})
+	}
+	if j.mode.name == "streaming" {
+		given = append(given, "--streaming=true")
+	}
+	options, err := json.Marshal(given)
 	if err != nil {
 		return nil, err
 	}

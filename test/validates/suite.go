@@ -93,7 +93,10 @@ func suites(at place) []suite {
 			{name: "default"},
 			{name: "streaming", what: "`--streaming`"},
 		}},
-		{name: "java", title: "Java ValidatesRunner", modes: []mode{{quick: true}}, run: java{at}.run},
+		{name: "java", title: "Java ValidatesRunner", run: java{at}.run, modes: []mode{
+			{name: "default", quick: true},
+			{name: "streaming", what: "`--streaming`"},
+		}},
 	}
 }
 
