@@ -25,7 +25,8 @@
 //	Move       values 0 to N-1 of From become values At to At+N-1 of Bag; From is gone
 //	Emit       values 0 to N-1 of Bag, in this order, go out: with the key, in Window, at Timestamp, with Pane. N may be 0
 //	Clear      values 0 to N-1 of Bag are deleted, which are all that it has
-//	Hold       the output watermark must not pass Is for this window; before, it must not pass Was. None: no hold
+//	Hold       the output watermark must not pass Is for this window; before, it must not pass Was. None: no hold, or one
+//	           that follows from the event timer: the host tells no output watermark before it has woken who is due
 //	EventTimer Wake wants to be called for the window once the input's watermark is Is or later; that of Was is gone
 //	ProcessingTimer
 //	           the same, once the processing time is Is or later

@@ -45,7 +45,15 @@ type outside struct {
 	processing, hold int64
 }
 
-func (c *cell) outside() outside { return outside{c.event, c.processing, c.hold} }
+// outside is what the host is to have. It need not know of a hold that the event timer implies: as long as that is set, the
+// input's watermark has not come to it, and the output's is not past that.
+func (c *cell) outside() outside {
+	o := outside{c.event, c.processing, c.hold}
+	if o.hold >= c.at(o.event)-1 {
+		o.hold = None
+	}
+	return o
+}
 
 // eventTimer is a time that follows from the window.
 type eventTimer uint8
