@@ -34,7 +34,8 @@ type panes struct {
 	now    grouping.Now
 	output *int64 // the output watermark that the task has told
 	before int64  // the one that had been told at the snapshot that the task began with
-	packs  []pack // of the key whose effects are carried out
+	packs  []pack // of the key whose effects are carried out, where windows merge
+	tails  tails  // of the same, where they do not
 	buf    []byte // records that go to the harness next
 	taken  int    // bytes of the bundle under way
 	drops  drops
@@ -199,28 +200,40 @@ func (p *panes) load(key []byte, windows [][]byte) error {
 	if p.machine.Merging() {
 		return p.over.Scan(prefix, after(prefix), func(k, state []byte) (bool, error) {
 			window, _, ok := cutPart(k[len(prefix):])
-			if !ok {
-				return false, errors.New("a window in the store is cut short")
+			state, _, whole := cutPart(state)
+			if !ok || !whole {
+				return false, errWindow
 			}
 			return true, p.key.Load(window, state)
 		})
 	}
+	p.tails.reset()
 	slices.SortFunc(windows, bytes.Compare)
 	for i, w := range windows {
 		if i > 0 && bytes.Equal(windows[i-1], w) {
 			continue
 		}
+		t := p.tails.add(w)
 		p.lookup = appendPart(append(p.lookup[:0], prefix...), w)
-		state, ok, err := p.over.Get(p.lookup)
-		if err == nil && ok {
-			err = p.key.Load(w, state)
-		}
+		entry, ok, err := p.over.Get(p.lookup)
 		if err != nil {
+			return err
+		}
+		if !ok {
+			continue
+		}
+		state, values, ok := cutPart(entry)
+		if !ok {
+			return errWindow
+		}
+		if err := errors.Join(p.key.Load(w, state), t.read(values)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
+
+var errWindow = errors.New("a window in the store is cut short")
 
 // carryOut carries effects on a key out.
 func (p *panes) carryOut(ctx context.Context, key []byte, values [][]byte, effects []grouping.Effect) error {
@@ -228,7 +241,9 @@ func (p *panes) carryOut(ctx context.Context, key []byte, values [][]byte, effec
 		e := &effects[i]
 		switch e.Kind {
 		case grouping.Append:
-			p.append(key, e, values[e.Element])
+			if err := p.append(key, e, values[e.Element]); err != nil {
+				return err
+			}
 		case grouping.Move:
 			p.unpack(key)
 			if err := p.move(key, e); err != nil {
@@ -241,8 +256,7 @@ func (p *panes) carryOut(ctx context.Context, key []byte, values [][]byte, effec
 			}
 		case grouping.Clear:
 			p.unpack(key)
-			bag := p.bag(key, e.Bag)
-			if err := p.over.DeleteRange(bag, after(bag)); err != nil {
+			if err := p.clear(key, e); err != nil {
 				return err
 			}
 		case grouping.Hold:
@@ -252,11 +266,9 @@ func (p *panes) carryOut(ctx context.Context, key []byte, values [][]byte, effec
 		case grouping.ProcessingTimer:
 			p.reset(p.clocks, key, e)
 		case grouping.Save:
-			put := p.over.Put
-			if e.New {
-				put = p.over.Insert
+			if err := p.save(key, e); err != nil {
+				return err
 			}
-			put(p.window(key, e.Window), bytes.Clone(e.State))
 		case grouping.Forget:
 			p.over.Delete(p.window(key, e.Window))
 		case grouping.Drop:
@@ -287,19 +299,23 @@ const (
 	smallPack = 1 << 10
 )
 
-// append adds a value to its bag, which reaches the overlay with unpack.
-func (p *panes) append(key []byte, e *grouping.Effect, value []byte) {
+// append adds a value to its bag, which reaches the overlay with unpack, or with the window's state.
+func (p *panes) append(key []byte, e *grouping.Effect, value []byte) error {
+	if !p.machine.Merging() {
+		return p.appendTail(key, e, value)
+	}
 	for i := range p.packs {
 		if k := &p.packs[i]; k.at+k.n == e.At && bytes.Equal(k.bag, e.Bag) && len(k.bytes) < packBytes {
 			k.bytes = append(k.bytes, value...)
 			k.n++
-			return
+			return nil
 		}
 	}
 	if len(p.packs) == maxPacks {
 		p.unpack(key)
 	}
 	p.packs = append(p.packs, pack{bag: e.Bag, at: e.At, n: 1, bytes: bytes.Clone(value)})
+	return nil
 }
 
 // unpack puts what append has gathered into the overlay.
@@ -419,23 +435,8 @@ func (p *panes) emit(ctx context.Context, key []byte, e *grouping.Effect) error 
 		}
 	}
 	g.begin(p.buf, e, key)
-	bag := p.bag(key, e.Bag)
-	if !p.machine.Merging() && p.over.Fresh(p.window(key, e.Window)) {
-		p.over.Bare(bag, after(bag)) // the values came with the window, or after it
-	}
-	if e.N > 0 {
-		if err := p.over.Scan(bag, after(bag), func(_, entry []byte) (bool, error) {
-			values, n, err := cutPack(entry)
-			if err == nil {
-				err = g.add(values, n)
-			}
-			return g.n < e.N, err
-		}); err != nil {
-			return err
-		}
-	}
-	if g.n != e.N {
-		return fmt.Errorf("a group in the store has %d values, where there should be %d", g.n, e.N)
+	if err := p.gather(&g, key, e); err != nil {
+		return err
 	}
 	var err error
 	if p.buf, err = g.end(); err != nil {
@@ -445,20 +446,26 @@ func (p *panes) emit(ctx context.Context, key []byte, e *grouping.Effect) error 
 	if len(p.buf) < paneBytes && p.taken < p.spec.BundleBytes {
 		return nil
 	}
-	return p.send(ctx)
+	return p.pass(ctx)
 }
 
 // paneBytes is about how much goes to the harness at a time: it begins with the first of many panes that are due at once while
 // the others are made.
 const paneBytes = 64 << 10
 
-// send passes gathered records to the harness, and ends the bundle when it has as much as it may.
+// send commits what there is to commit, and passes gathered records to the harness.
 func (p *panes) send(ctx context.Context) error {
 	if p.size() >= sendBytes {
 		if err := p.over.Commit(); err != nil {
 			return err
 		}
 	}
+	return p.pass(ctx)
+}
+
+// pass passes gathered records to the harness, and ends the bundle when it has as much as it may. A window's effects may be under way:
+// nothing is committed, lest its values are in the files and its state is not, which says that they are.
+func (p *panes) pass(ctx context.Context) error {
 	if len(p.buf) == 0 {
 		return nil
 	}

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -22,19 +24,27 @@ import (
 )
 
 // TestPanesKeepAllValues: whatever the trigger and the order of blocks and watermarks, all values that are not late go out
-// once, with their key and window, whether sessions merge or values wait together; and nothing is kept in the end.
+// once, with their key and window, whether sessions merge or values wait together, and whether they are few enough to lie with their
+// window's state or not; the last of accumulating panes has all of a window. Nothing is kept in the end.
 func TestPanesKeepAllValues(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		sessions := rapid.Bool().Draw(t, "sessions")
 		kind := map[bool]string{false: "fixed", true: "sessions"}[sessions]
 		trigger := rapid.SampledFrom([]string{"Default", "Always", "Repeat(ElementCount(3))", "AfterEndOfWindow(early=ElementCount(2))"}).Draw(t, "trigger")
-		in, out, done := openPanes(t, "fn="+kind+" trigger="+trigger)
+		accumulating := !sessions && rapid.Bool().Draw(t, "accumulating")
+		mode := map[bool]string{true: " mode=accumulating"}[accumulating]
+		in, out, done := openPanes(t, "fn="+kind+" trigger="+trigger+mode)
 		defer done()
 
 		want := map[string][]string{}
 		open := map[string][]window.Interval{} // of sessions, by key, those of elements
 		serial, watermark := 0, int64(0)
-		for range rapid.IntRange(1, 8).Draw(t, "steps") {
+		for step := range rapid.IntRange(1, 8).Draw(t, "steps") {
+			if in.opened() && rapid.IntRange(0, 3).Draw(t, "snapshot") == 0 {
+				if err := in.snapshot(filepath.Join(in.spec.State.Directory, fmt.Sprint("snapshot", step))); err != nil {
+					t.Fatal(err)
+				}
+			}
 			if !sessions && rapid.Bool().Draw(t, "watermark") {
 				watermark += rapid.Int64Range(0, 15).Draw(t, "by")
 				if err := in.advance(t.Context(), times{input: watermark}); err != nil {
@@ -47,7 +57,7 @@ func TestPanesKeepAllValues(t *testing.T) {
 			for range rapid.IntRange(1, 12).Draw(t, "values") {
 				key := rapid.SampledFrom([]string{"a", "b", ""}).Draw(t, "key")
 				at := rapid.Int64Range(0, 59).Draw(t, "timestamp")
-				value := fmt.Sprint(serial)
+				value := fmt.Sprint(serial) + strings.Repeat(".", rapid.SampledFrom([]int{0, 0, tailBytes / 3, packBytes / 2}).Draw(t, "more"))
 				serial++
 				w := window.Interval{Start: at - at%10, End: at - at%10 + 10}
 				if sessions {
@@ -68,7 +78,7 @@ func TestPanesKeepAllValues(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		got, whole := out.groups(t), map[string][]string{}
+		got, whole := out.groups(t, accumulating), map[string][]string{}
 		if sessions {
 			// The windows in which values went out depend on the trigger, but for the default one.
 			for key, windows := range open {
@@ -89,10 +99,37 @@ func TestPanesKeepAllValues(t *testing.T) {
 		}
 		if in.opened() {
 			if err := in.over.Scan(nil, []byte{0xff}, func(key, _ []byte) (bool, error) {
+				if key[placeBytes-1] == byte(kindMark) {
+					return true, nil // of a snapshot
+				}
 				return false, fmt.Errorf("%x is kept", key)
 			}); err != nil {
 				t.Fatal(err)
 			}
+		}
+	})
+}
+
+// TestPanesOfValuesBeforeTheirWindow: an early pane that is larger than a message goes out while its window's state is not in the
+// store yet; the values are there for the next one.
+func TestPanesOfValuesBeforeTheirWindow(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		in, out, done := openPanes(t, "fn=fixed mode=accumulating trigger=AfterEndOfWindow(early=ElementCount(3))")
+		defer done()
+		var records [][]byte
+		var want []string
+		for i := range rapid.IntRange(4, 5).Draw(t, "values") {
+			value := fmt.Sprint(i, strings.Repeat(".", rapid.SampledFrom([]int{0, tailBytes, sendBytes / 8 * 5}).Draw(t, "more")))
+			record := coder.AppendHeader(nil, 1, window.AppendInterval(nil, window.Interval{End: 10}), coder.NoFiring)
+			records = append(records, appendPart(appendPart(record, []byte("a")), []byte(value)))
+			want = append(want, value)
+		}
+		deliver(t, in, records)
+		if err := in.advance(t.Context(), times{input: 1000}); err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(map[string][]string{"a {0 10}": want}, out.groups(t, true)); d != "" {
+			t.Fatalf("values of the last pane, those that are wrong with +:\n%.1000s", d)
 		}
 	})
 }
@@ -122,7 +159,7 @@ pardo work(grouped) > out
 	if err != nil {
 		t.Fatal(err)
 	}
-	cache := kv.NewCache(1 << 20)
+	cache := kv.NewCache(128 << 10)
 	out = &collecting{}
 	in, err = newPanes(Spec{
 		Plan: p, Stage: p.Stages[1], Parallelism: 1, KeyGroups: 4, BundleBytes: DefaultBundleBytes, Log: slog.New(slog.DiscardHandler),
@@ -184,8 +221,8 @@ func (c *collecting) process(_ context.Context, records []byte) error {
 	return nil
 }
 
-// groups are the values of all panes, by key and window.
-func (c *collecting) groups(t *rapid.T) map[string][]string {
+// groups are the values of all panes, or of the last ones, by key and window.
+func (c *collecting) groups(t *rapid.T, last bool) map[string][]string {
 	groups := map[string][]string{}
 	for b := c.records; len(b) > 0; {
 		b = b[coder.TimestampSize+4:]
@@ -203,12 +240,15 @@ func (c *collecting) groups(t *rapid.T) map[string][]string {
 		}
 		count := binary.BigEndian.Uint32(rest)
 		b = rest[4:]
+		id := fmt.Sprintf("%s %d", key, w)
+		if last {
+			delete(groups, id)
+		}
 		for range count {
 			var value []byte
 			if value, b, ok = cutPart(b); !ok {
 				t.Fatalf("no value in %x", b)
 			}
-			id := fmt.Sprintf("%s %d", key, w)
 			groups[id] = append(groups[id], string(value))
 		}
 	}

@@ -277,7 +277,7 @@ func TestForeignSnapshot(t *testing.T) {
 		{"another number", "it says that it is number 1", func(folder string) {
 			rewrite(t, folder, manifestVersion, func(m *manifest) { m.Number = 1 })
 		}},
-		{"a later format of a task's part", "format 99, this version of Trestle reads 4", func(folder string) {
+		{"a later format of a task's part", "format 99, this version of Trestle reads 5", func(folder string) {
 			text := []byte("trestle task 99\n")
 			if err := os.WriteFile(filepath.Join(folder, "2-0", "format"), text, 0o600); err != nil {
 				t.Fatal(err)
