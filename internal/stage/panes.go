@@ -39,15 +39,9 @@ type panes struct {
 	buf    []byte // records that go to the harness next
 	taken  int    // bytes of the bundle under way
 	drops  drops
-	lookup []byte // a key that is looked up
-	woken  []byte // the entry of a queue that has been taken out of the store, for the window that wakes by it
-}
-
-// ofKey is the elements of one key that are taken up together.
-type ofKey struct {
-	key      []byte
-	elements []grouping.Element
-	values   [][]byte
+	came   arrived // what a block has
+	lookup []byte  // a key that is looked up
+	woken  []byte  // the entry of a queue that has been taken out of the store, for the window that wakes by it
 }
 
 func newPanes(s Spec, r runner) (*panes, error) {
@@ -81,29 +75,17 @@ func newPanes(s Spec, r runner) (*panes, error) {
 }
 
 func (p *panes) process(ctx context.Context, _ Delivery, block []byte) error {
-	var keys []ofKey
-	index := map[string]int{}
+	defer p.came.reset()
 	if err := shuffle.EachEntry(block, func(e shuffle.Entry) error {
-		i, known := index[string(e.Key)]
-		if !known {
-			i = len(keys)
-			index[string(e.Key)] = i
-			keys = append(keys, ofKey{key: e.Key})
-		}
-		keys[i].add(e.Window, e.Timestamp, e.Value)
+		p.came.add(e)
 		return nil
 	}); err != nil {
 		return err
 	}
-	if err := p.takeUp(ctx, keys); err != nil {
+	if err := p.takeUp(ctx, p.came.keys); err != nil {
 		return err
 	}
 	return p.send(ctx)
-}
-
-func (b *ofKey) add(window []byte, timestamp int64, value []byte) {
-	b.elements = append(b.elements, grouping.Element{Window: window, Timestamp: timestamp})
-	b.values = append(b.values, value)
 }
 
 func (p *panes) settle(Attempt, bool) error {
@@ -124,11 +106,7 @@ func (p *panes) takeUp(ctx context.Context, keys []ofKey) error {
 		return err
 	}
 	for i, b := range keys {
-		windows := make([][]byte, 0, len(b.elements))
-		for _, e := range b.elements {
-			windows = append(windows, e.Window)
-		}
-		if err := p.load(b.key, windows); err != nil {
+		if err := p.load(b.key, p.came.windowsOf(b)); err != nil {
 			return err
 		}
 		var answer []grouping.Merge
