@@ -125,7 +125,7 @@ func newServerOrigin(address string, silence time.Duration) (*serverOrigin, erro
 		// it waits between its own: that is to be shorter than our pauses.
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: connectPause, Multiplier: 1, MaxDelay: connectPause},
-			MinConnectTimeout: 4 * silence,
+			MinConnectTimeout: 6 * silence, // the last try may begin after 3 and end after 4
 		}),
 		grpc.WithNoProxy(), // a proxy is for the world outside
 	)
