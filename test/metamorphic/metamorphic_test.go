@@ -97,7 +97,7 @@ func TestKills(t *testing.T) {
 }
 
 // jobTimeout is how long a job of a few thousand elements may take, on a machine that does other things as well.
-const jobTimeout = time.Minute
+const jobTimeout = 4 * time.Minute
 
 func check(t *rapid.T, p shapes.Pipeline, w way, env gopipeline.Environment) {
 	// The Go SDK makes groups of several collections in two transforms, of which the first's result has no coder: they

@@ -52,9 +52,7 @@ func TestProcesses(t *testing.T) {
 			if c.says != "" {
 				n.failed(t, id, c.says)
 			} else {
-				if st, err := n.jobs.GetState(t.Context(), &jobpb.GetJobStateRequest{JobId: id}); err != nil || st.GetState() != jobpb.JobState_RUNNING {
-					t.Errorf("the job is %v, %v", st.GetState(), err)
-				}
+				n.runs(t, id)
 				if _, err := n.jobs.Cancel(t.Context(), &jobpb.CancelJobRequest{JobId: id}); err != nil {
 					t.Error(err)
 				}

@@ -47,7 +47,7 @@ func startPool(t *testing.T, behave func(*wild)) *pool {
 		t.Fatal(err)
 	}
 	p := &pool{behave: behave, address: l.Addr().String(), stop: map[string]context.CancelFunc{}}
-	s := grpc.NewServer()
+	s := grpc.NewServer(grpc.WaitForHandlers(true)) // a late one would start a harness that nobody stops
 	fnpb.RegisterBeamFnExternalWorkerPoolServer(s, p)
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(l) }()

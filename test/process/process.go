@@ -15,7 +15,7 @@ import (
 )
 
 // Patience is how long a process may take to end after it was asked to.
-const Patience = 30 * time.Second
+const Patience = time.Minute
 
 // Run is a command to be run to its end.
 type Run struct {
