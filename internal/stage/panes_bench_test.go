@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"strconv"
 	"testing"
 
 	"trestle/internal/beam/coder"
@@ -133,4 +135,62 @@ func paneBlocks(b *testing.B, values, keys int) (rounds []round) {
 		rounds = append(rounds, r)
 	}
 	return rounds
+}
+
+// BenchmarkLongKeys groups three values of one key in a stream, takes a snapshot and puts the group out: what that costs for each byte
+// of the key, which is in every entry of the store.
+func BenchmarkLongKeys(b *testing.B) {
+	pipeline, err := plantest.Parse(`
+env other
+window w fn=fixed
+impulse start() > I
+pardo source(I) > in:kv(bytes,bytes)@w~ env=other
+gbk group(in) > grouped
+pardo work(grouped) > out
+`)
+	if err != nil {
+		b.Fatal(err)
+	}
+	p, err := plan.Build(pipeline, plan.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, size := range []int{1 << 10, 1 << 20, 16 << 20} {
+		b.Run(strconv.Itoa(size), func(b *testing.B) {
+			record := coder.AppendHeader(nil, 1, window.AppendInterval(nil, window.Interval{Start: 0, End: 1000}), coder.NoFiring)
+			record = append(append(binary.AppendUvarint(record, uint64(size)), make([]byte, size)...), 1, 'v')
+			for b.Loop() {
+				cache := kv.NewCache(64 << 20)
+				s := Spec{
+					Plan: p, Stage: p.Stages[1], Parallelism: 1, KeyGroups: 128, BundleBytes: DefaultBundleBytes, Log: slog.New(slog.DiscardHandler),
+					Store: shuffle.NewStore(b.TempDir(), shuffle.NewBudget(1<<30)),
+					State: State{Directory: b.TempDir(), Cache: cache},
+				}
+				var out sink
+				in, err := newPanes(s, &out)
+				if err != nil {
+					b.Fatal(err)
+				}
+				told := coder.MinTimestamp
+				in.output = &told
+				partitioner, err := shuffle.NewPartitioner(benchRecords(b), 128, func(g int, block []byte) error {
+					return in.process(b.Context(), Delivery{KeyGroup: g}, block)
+				})
+				for i := 0; i < 3 && err == nil; i++ {
+					err = errors.Join(partitioner.Write(record), partitioner.Flush())
+				}
+				if err == nil {
+					err = errors.Join(in.snapshot(b.TempDir()), in.advance(b.Context(), times{input: coder.MaxTimestamp}))
+				}
+				if err := errors.Join(err, in.close(), s.Store.Close()); err != nil {
+					b.Fatal(err)
+				}
+				cache.Close()
+				if out.bytes < size {
+					b.Fatalf("%d bytes went to the harness", out.bytes)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(size), "ns/byte")
+		})
+	}
 }
