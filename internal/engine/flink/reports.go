@@ -34,13 +34,14 @@ func newReports(events engine.Events, log *slog.Logger) reports {
 const accumulatorPrefix = "trestle/"
 
 // readReports brings the job's metrics and messages up to date.
-func (r *run) readReports() {
+func (r *run) readReports() error {
 	values, err := r.engine.rest.accumulators(r.ctx, r.id)
 	if err != nil {
 		r.engine.cfg.Log.Debug("read the tasks' reports", "job", r.id, "error", err)
-		return
+		return err
 	}
 	r.reports.take(values)
+	return nil
 }
 
 // take passes on what accumulators say: the sums of all tasks' metrics, and the messages that are new.

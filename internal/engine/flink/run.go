@@ -2,6 +2,7 @@ package flink
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -28,6 +29,8 @@ const (
 	// patience is how long Flink may not answer before its jobs are taken for lost: a JobManager that is restarted, or moves
 	// to another host, takes a minute or two.
 	patience = 10 * time.Minute
+	// lastPatience is how long it is asked for what it knows besides of a job that has ended.
+	lastPatience = time.Minute
 )
 
 // The states of a job of Flink's that last.
@@ -102,7 +105,8 @@ func (r *run) main() {
 	defer r.detach()
 	began, asked := time.Now(), false
 	for r.ctx.Err() == nil {
-		if r.wasCancelled() && !asked {
+		cancelled := r.wasCancelled()
+		if cancelled && !asked {
 			asked = r.askToCancel()
 		}
 		state, err := r.engine.rest.state(r.ctx, r.id)
@@ -123,7 +127,7 @@ func (r *run) main() {
 			r.silent = time.Time{}
 			r.watch(state)
 		}
-		r.wait(pauseAfter(time.Since(began)), asked)
+		r.wait(pauseAfter(time.Since(began)), cancelled)
 	}
 }
 
@@ -132,13 +136,14 @@ func pauseAfter(age time.Duration) time.Duration {
 	return min(max(age/pollPart, pollFirst), pollLast)
 }
 
-// wait lets a while pass, or less when there is something to do.
-func (r *run) wait(pause time.Duration, asked bool) {
+// wait lets a while pass, or less when there is something to do. That the job was cancelled is none any more when it is known,
+// whether or not Flink has taken the request: one that does not answer is not asked without a pause.
+func (r *run) wait(pause time.Duration, cancelled bool) {
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	cancel := r.cancelNow
-	if asked {
-		cancel = nil // it has been heard
+	if cancelled {
+		cancel = nil
 	}
 	select {
 	case <-timer.C:
@@ -180,15 +185,17 @@ func (r *run) settled(state string) {
 		if err == nil && seen == state {
 			break
 		}
-		if err != nil && (notFound(err) || r.unreachable(err)) {
+		if notFound(err) {
 			break
+		}
+		if err != nil && r.unreachable(err) {
+			return
 		}
 		r.wait(pollFirst, true)
 	}
-	if r.ctx.Err() != nil {
+	if !r.insist(r.readReports) {
 		return
 	}
-	r.readReports()
 	switch state {
 	case finished:
 		r.events.State(jobpb.JobState_DONE)
@@ -199,7 +206,12 @@ func (r *run) settled(state string) {
 		r.events.State(jobpb.JobState_CANCELLED)
 	case failed:
 		text := "Flink says that the job has failed, and does not say why"
-		if all, err := r.engine.rest.exceptions(r.ctx, r.id); err != nil {
+		var all []exception
+		var err error
+		if !r.insist(func() error { all, err = r.engine.rest.exceptions(r.ctx, r.id); return err }) {
+			return
+		}
+		if err != nil {
 			text = fmt.Sprintf("the job has failed, and why could not be found out: %v", err)
 		} else if len(all) > 0 {
 			text = explain(all[0])
@@ -209,6 +221,23 @@ func (r *run) settled(state string) {
 		}
 		r.fail(text)
 	}
+}
+
+// insist asks Flink about a job that has ended until it has answered, if only that it cannot say, or for lastPatience: how the job
+// has ended is known. False when Flink is given up, or the job left to it.
+func (r *run) insist(ask func() error) bool {
+	for end := time.Now().Add(lastPatience); r.ctx.Err() == nil; {
+		err := ask()
+		var status *statusError
+		if err == nil || errors.As(err, &status) || time.Now().After(end) {
+			return true
+		}
+		if r.unreachable(err) {
+			return false
+		}
+		r.wait(pollFirst, true)
+	}
+	return false
 }
 
 func (r *run) fail(text string) {
@@ -236,7 +265,7 @@ func (r *run) watch(state string) {
 	r.told = time.Now()
 	if time.Since(r.read) >= reportsEvery {
 		r.read = time.Now()
-		r.readReports()
+		_ = r.readReports() // which is said; they are read again
 		r.tellRestarts()
 	}
 	switch {
