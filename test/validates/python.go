@@ -27,6 +27,10 @@ type python struct {
 // pythonProcesses is the number of tests at a time: half of a test is the start of its pipeline, on one core.
 const pythonProcesses = 2
 
+// warned is a test that no runner can pass with workers in processes of their own: it waits, in its own, for a warning that the worker gives
+// (InefficientExecutionWarning in apache_beam/runners/worker/operations.py).
+const warned = "test_batch_rebatch_pardos"
+
 func (p python) run(ctx context.Context, j job) ([]result, error) {
 	report := filepath.Join(j.dir, "junit.xml")
 	interpreter := filepath.Join(p.at.python, "bin", "python")
@@ -34,8 +38,12 @@ func (p python) run(ctx context.Context, j job) ([]result, error) {
 		"-c", p.at.file("python", "pytest.ini"), "-p", "beam_options", "-p", "no:cacheprovider",
 		"-n", fmt.Sprint(pythonProcesses), "--timeout", fmt.Sprint(int(j.timeout.Seconds())),
 		"-q", "-rfEs", "--tb=short", "--junitxml", report}
-	if j.only != "" {
-		argv = append(argv, "-k", j.only)
+	only := j.only
+	if p.portable && j.environment == inProcess {
+		only = strings.TrimPrefix("("+only+") and not "+warned, "() and ")
+	}
+	if only != "" {
+		argv = append(argv, "-k", only)
 	}
 	env := []string{
 		"PYTHONPATH=" + p.at.file("python"), "PYTHONDONTWRITEBYTECODE=1",
