@@ -170,7 +170,7 @@ func (r *rig) killAtWork(ctx context.Context, h *cluster.Host, what string, foun
 	return errors.Join(failure, err)
 }
 
-// jobs calls f with the one job that is running; it is an error when there is not one.
+// jobs calls f with the one job that has not ended; it is an error when there is not one.
 func (s *server) jobs(ctx context.Context, f func(jobpb.JobServiceClient, *jobpb.JobInfo) error) (err error) {
 	conn, err := grpc.NewClient(s.address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -184,17 +184,27 @@ func (s *server) jobs(ctx context.Context, f func(jobpb.JobServiceClient, *jobpb
 	}
 	var last *jobpb.JobInfo
 	for _, info := range all.GetJobInfo() {
-		if info.GetState() == jobpb.JobState_RUNNING {
-			if last != nil {
-				return fmt.Errorf("two jobs are running: %s and %s", last.GetJobName(), info.GetJobName())
-			}
-			last = info
+		if over(info) {
+			continue
 		}
+		if last != nil {
+			return fmt.Errorf("two jobs are running: %s and %s", last.GetJobName(), info.GetJobName())
+		}
+		last = info
 	}
 	if last == nil {
 		return fmt.Errorf("no job is running: %v", all.GetJobInfo())
 	}
 	return f(client, last)
+}
+
+func over(info *jobpb.JobInfo) bool {
+	switch info.GetState() {
+	case jobpb.JobState_DONE, jobpb.JobState_FAILED, jobpb.JobState_CANCELLED:
+		return true
+	default:
+		return false
+	}
 }
 
 // state waits for the end of the job that the server got last, by name, and returns its state.
@@ -212,10 +222,9 @@ func (s *server) state(ctx context.Context) (state jobpb.JobState_Enum, err erro
 		}
 		running := 0
 		for _, info := range all.GetJobInfo() {
-			switch info.GetState() {
-			case jobpb.JobState_DONE, jobpb.JobState_FAILED, jobpb.JobState_CANCELLED:
+			if over(info) {
 				state = info.GetState()
-			default:
+			} else {
 				running++
 			}
 		}
@@ -288,6 +297,15 @@ func (f *flags) strikes(ctx context.Context) (ok bool, err error) {
 		if ctx.Err() != nil {
 			return false, context.Cause(ctx)
 		}
+	}
+	if f.wants(cancelEarly) {
+		fmt.Printf("Flink %s: fault %s …\n", version, cancelEarly)
+		one := r.cancelledEarly(ctx)
+		one.version, one.environment = version, one.environment+", "+cancelEarly
+		if one.err != nil {
+			fmt.Printf("Flink %s: fault %s failed after %.1f s: %v\n", version, cancelEarly, one.took.Seconds(), one.err)
+		}
+		results = append(results, one)
 	}
 	return report(results), nil
 }
@@ -463,7 +481,11 @@ func (r *rig) struck(ctx context.Context, s *server, fault fault, known []flink.
 			return fmt.Errorf("the job after it: %w", ran.err)
 		}
 	}
-	return r.nothingLeft(ctx, before)
+	wait := cluster.Patience
+	if fault.fails == jobpb.JobState_CANCELLED {
+		wait += idleWorker
+	}
+	return r.nothingLeftIn(ctx, before, wait)
 }
 
 // atWork waits until a job that was not known runs, with harnesses on both TaskManagers' hosts.

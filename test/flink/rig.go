@@ -250,8 +250,13 @@ func flinksOwn(path string) bool {
 // nothingLeft waits until there is no more on the TaskManagers' hosts than there was, and says what is left after a while:
 // a job's end is told before its workers are gone.
 func (r *rig) nothingLeft(ctx context.Context, before belongings) error {
+	return r.nothingLeftIn(ctx, before, cluster.Patience)
+}
+
+// nothingLeftIn is nothingLeft with a limit for what may take longer.
+func (r *rig) nothingLeftIn(ctx context.Context, before belongings, limit time.Duration) error {
 	var left []string
-	wait, cancel := context.WithTimeout(ctx, cluster.Patience)
+	wait, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	err := await(wait, func() (bool, error) {
 		now, err := r.look(ctx)

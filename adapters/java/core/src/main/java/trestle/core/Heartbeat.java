@@ -15,13 +15,16 @@ final class Heartbeat {
 
   private final Limits limits;
   private final CountDownLatch stop;
+  private final Runnable each;
 
   /**
    * @param stop ends it when it is counted down
+   * @param each called after each answer; must not wait
    */
-  Heartbeat(Limits limits, CountDownLatch stop) {
+  Heartbeat(Limits limits, CountDownLatch stop, Runnable each) {
     this.limits = limits;
     this.stop = stop;
+    this.each = each;
   }
 
   /**
@@ -43,6 +46,7 @@ final class Heartbeat {
       if (!answered(in, number)) {
         return "it did not answer for " + limits.hang.toSeconds() + " s";
       }
+      each.run();
     } while (!stop.await(limits.beat.toMillis(), TimeUnit.MILLISECONDS));
     return null;
   }

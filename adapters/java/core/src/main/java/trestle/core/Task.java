@@ -51,6 +51,7 @@ public final class Task {
   private final LinkedBlockingQueue<Frame> frames = new LinkedBlockingQueue<>();
   private final BitSet ended = new BitSet();
   private volatile boolean closing;
+  private boolean closed;
   private boolean opened;
   private boolean broken; // nothing more can be sent
   private boolean over; // nothing more will come
@@ -69,6 +70,7 @@ public final class Task {
   /**
    * Opens a task and waits until it is there.
    *
+   * @param worker in use for this task, which ends with the task, or when it cannot be opened
    * @param attempt how often the engine has started this task before
    * @param wake called, from another thread, when there is something to {@link #drain}
    */
@@ -81,13 +83,13 @@ public final class Task {
       Output output,
       Runnable wake)
       throws Exception {
-    Socket socket;
+    Task opening;
     try {
-      socket = worker.connect();
-    } catch (IOException e) {
-      throw new FailedException(worker.postMortem() + "\n(" + e.getMessage() + ")", e);
+      opening = connect(worker, output, wake);
+    } catch (Exception e) {
+      worker.release();
+      throw e;
     }
-    Task opening = new Task(worker, socket, output, wake);
     try {
       Thread reader = new Thread(opening::read, "trestle-task-" + stage + "-" + task);
       reader.setDaemon(true);
@@ -100,6 +102,15 @@ public final class Task {
     } catch (Exception e) {
       opening.close();
       throw e;
+    }
+  }
+
+  private static Task connect(Worker worker, Output output, Runnable wake) throws Exception {
+    try {
+      Socket socket = worker.connect();
+      return new Task(worker, socket, output, wake);
+    } catch (IOException e) {
+      throw new FailedException(worker.postMortem() + "\n(" + e.getMessage() + ")", e);
     }
   }
 
@@ -249,6 +260,18 @@ public final class Task {
    * dropped.
    */
   public void close() {
+    if (closed) {
+      return;
+    }
+    closed = true;
+    try {
+      end();
+    } finally {
+      worker.release();
+    }
+  }
+
+  private void end() {
     closing = true;
     try (socket) {
       if (over) {

@@ -19,8 +19,9 @@ import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /**
- * A worker's process, from its start to its end. It ends when it is told to, when it hangs, or by
- * itself; also with this JVM, since its standard input then ends. For any thread.
+ * A worker's process, from its start to its end. It ends when it is told to, when it hangs, when
+ * nobody has used it for long, or by itself; also with this JVM, since its standard input then
+ * ends. For any thread.
  */
 public final class Worker {
   private static final Logger LOG = LoggerFactory.getLogger("trestle.worker");
@@ -34,6 +35,8 @@ public final class Worker {
   private final CompletableFuture<Address> address = new CompletableFuture<>();
   private final CountDownLatch stop = new CountDownLatch(1);
   private volatile String killed;
+  private int uses = 1; // guarded by this, like the next
+  private long idleSince;
 
   private Worker(Process process, Limits limits) {
     this.process = process;
@@ -42,7 +45,7 @@ public final class Worker {
   }
 
   /**
-   * Starts a worker and waits until it listens.
+   * Starts a worker and waits until it listens. It is in use, as after {@link #claim}.
    *
    * @param command the binary and its arguments
    * @param job what it gets unread
@@ -124,7 +127,7 @@ public final class Worker {
   private void keep() {
     try {
       try (Socket socket = connect()) {
-        String hang = new Heartbeat(limits, stop).beat(socket);
+        String hang = new Heartbeat(limits, stop, this::retire).beat(socket);
         if (hang != null) {
           kill(hang);
         }
@@ -174,6 +177,44 @@ public final class Worker {
 
   Limits limits() {
     return limits;
+  }
+
+  /**
+   * Takes the worker into use, so that it does not end for want of tasks until {@link #release}.
+   * False when it has ended, or is ending.
+   */
+  synchronized boolean claim() {
+    if (!alive()) {
+      return false;
+    }
+    uses++;
+    return true;
+  }
+
+  /** Ends one use. */
+  synchronized void release() {
+    uses--;
+    if (uses == 0) {
+      idleSince = System.nanoTime();
+    }
+  }
+
+  /**
+   * Ends a worker that nobody uses: an engine may keep what it has of a job for long after its end,
+   * and its word that the job is over may never come. Whoever claims the worker either does so
+   * before, and it stays, or finds that it is ending.
+   */
+  private synchronized void retire() {
+    if (uses > 0 || System.nanoTime() - idleSince < limits.idle.toNanos()) {
+      return;
+    }
+    if (alive()) {
+      LOG.info(
+          "worker {} has had no task for {} s, and ends; another is started when there is one",
+          process.pid(),
+          limits.idle.toSeconds());
+    }
+    stop.countDown();
   }
 
   public boolean alive() {

@@ -70,7 +70,11 @@ final class WorkerTest {
             "while :; do sleep 0.05; done");
     Limits limits = // of which the second such time has to be enough for the trap
         new Limits(
-            Script.PATIENT.start, Script.PATIENT.beat, Script.PATIENT.hang, Duration.ofSeconds(4));
+            Script.PATIENT.start,
+            Script.PATIENT.beat,
+            Script.PATIENT.hang,
+            Duration.ofSeconds(4),
+            Script.PATIENT.idle);
     Worker worker = Worker.start(script.command(), JOB, limits);
     ProcessHandle process = ProcessHandle.of(worker.pid()).orElseThrow();
     worker.stop();
@@ -141,6 +145,40 @@ final class WorkerTest {
   }
 
   @Test
+  void oneThatNobodyUsesEndsInOrder() throws Exception {
+    Script script =
+        new Script(dir, Script.address(peer.port()), "cat >/dev/null; echo cleaned up >$1/end");
+    Worker worker = Worker.start(script.command(), JOB, Script.SHORT_IDLE);
+    ProcessHandle process = ProcessHandle.of(worker.pid()).orElseThrow();
+    assertThat(worker.claim()).isTrue();
+    worker.release(); // one of two
+    for (int before = peer.pings; peer.pings < before + 20; ) {
+      assertThat(worker.alive()).isTrue();
+      Thread.onSpinWait();
+    }
+    worker.release();
+    process.onExit().get(60, TimeUnit.SECONDS);
+    assertThat(dir.resolve("end")).hasContent("cleaned up");
+    assertThat(worker.alive()).isFalse();
+    assertThat(worker.claim()).isFalse();
+  }
+
+  @Test
+  void oneThatHasBeenIdleForAShortTimeStays() throws Exception {
+    Script script = new Script(dir, Script.address(peer.port()), "cat >/dev/null");
+    Worker worker = Worker.start(script.command(), JOB, Script.PATIENT);
+    worker.release();
+    while (peer.pings < 20) {
+      assertThat(worker.alive()).isTrue();
+      Thread.onSpinWait();
+    }
+    assertThat(worker.claim()).isTrue();
+    ProcessHandle process = ProcessHandle.of(worker.pid()).orElseThrow();
+    worker.stop();
+    process.onExit().get(60, TimeUnit.SECONDS);
+  }
+
+  @Test
   void oneThatCannotStartSaysWhy() throws Exception {
     Script script = new Script(dir, "echo the disk is full >&2; exit 3");
     assertThat(failure(script, Script.PATIENT))
@@ -164,7 +202,11 @@ final class WorkerTest {
     Script script = new Script(dir, "echo waiting for a lock >&2", "cat >/dev/null");
     Limits impatient =
         new Limits(
-            Duration.ofSeconds(5), Script.PATIENT.beat, Script.PATIENT.hang, Script.PATIENT.end);
+            Duration.ofSeconds(5),
+            Script.PATIENT.beat,
+            Script.PATIENT.hang,
+            Script.PATIENT.end,
+            Script.PATIENT.idle);
     assertThat(failure(script, impatient))
         .contains("did not start within 5 s. Its last lines:\nwaiting for a lock");
   }
