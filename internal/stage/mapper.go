@@ -57,8 +57,10 @@ func (m *windowMapper) windows(ctx context.Context, asked [][]byte) ([][]byte, e
 	}
 }
 
+// ask asks once. A harness that went away since the last question costs this one no attempt.
 func (m *windowMapper) ask(ctx context.Context, asked [][]byte) ([][]byte, error) {
-	if m.session == nil {
+	if m.session == nil || m.session.Err() != nil {
+		m.session = nil
 		session, err := m.spec.Harness(ctx)
 		if err != nil {
 			return nil, err

@@ -310,3 +310,19 @@ func TestMergingThatFails(t *testing.T) {
 		})
 	}
 }
+
+// TestMergedByAnother: a harness that goes away between two questions costs the second one no attempt.
+func TestMergedByAnother(t *testing.T) {
+	p := customPlan(t)
+	m, err := newWindowMerger(Spec{Plan: p, Stage: p.Stages[1], Attempts: 1, Out: emitted{}, MergeHarness: harnesses(t, mergeEvens)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		w := window.AppendInterval(nil, window.Interval{Start: 0, End: 10})
+		if err := m.merge(t.Context(), []unmerged{{windows: []unmergedWindow{{window: w, values: 1}}}}); err != nil {
+			t.Fatal(err)
+		}
+		m.session.Close(errors.New("the worker was taken away"))
+	}
+}

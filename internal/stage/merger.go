@@ -59,14 +59,15 @@ func (m *windowMerger) merge(ctx context.Context, keys []unmerged) error {
 	}
 }
 
-// ask asks once.
+// ask asks once. A harness that went away since the last question costs this one no attempt.
 func (m *windowMerger) ask(ctx context.Context, keys []unmerged) error {
 	for _, k := range keys {
 		for i := range k.windows {
 			k.windows[i].into = nil
 		}
 	}
-	if m.session == nil {
+	if m.session == nil || m.session.Err() != nil {
+		m.session = nil
 		session, err := m.spec.MergeHarness(ctx)
 		if err != nil {
 			return err

@@ -40,6 +40,7 @@ var pushbackCases = []testCase{
 	{"what is waited for is told by transform, side input and window", waitingIsTold},
 	{"a mapping of windows that fails alike is the task's failure, by the side input's name", mappingFails},
 	{"windows are mapped again when the harness dies", mappedAgain},
+	{directly + "a harness that goes away between two questions about windows costs nothing", mappedByAnother},
 }
 
 // sameWindow is a window mapping that gives the same window.
@@ -294,4 +295,17 @@ func mappedAgain(t *testing.T, open Open) {
 	r.process(stage.MainInput, windowedRecord(nil, 3, first, "a"))
 	r.flush()
 	r.want("a@0[x]")
+}
+
+func mappedByAnother(t *testing.T, open Open) {
+	r := startSided(t, open, setup{attempts: 1, mapping: sameWindow})
+	r.side(windowedRecord(nil, 1, first, "x"))
+	r.side(windowedRecord(nil, 11, second, "y"))
+	r.sideWatermark(30)
+	r.process(stage.MainInput, windowedRecord(nil, 3, first, "a"))
+	r.flush()
+	r.session.Close(errors.New("the worker was taken away"))
+	r.process(stage.MainInput, windowedRecord(nil, 13, second, "b"))
+	r.flush()
+	r.want("a@0[x] b@10[y]")
 }
