@@ -53,7 +53,7 @@ func Start(ctx context.Context, h *cluster.Host) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	const patience = time.Minute
+	const patience = 5 * time.Minute // on a machine that others keep busy; one that ends is noticed at once
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("dockerd on host %s did not answer within %v; its log is %s", h.Name, patience, e.Process.Log))
 	defer cancel()
 	tick := time.NewTicker(100 * time.Millisecond)

@@ -103,7 +103,7 @@ func attach(o Options) *Flink {
 		o.Memory = DefaultMemory
 	}
 	return &Flink{options: o, taskManagers: map[string]*cluster.Process{},
-		client: &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{}}}
+		client: &http.Client{Transport: &http.Transport{}}}
 }
 
 // URL is where the hosts find Flink's REST API.
@@ -257,7 +257,7 @@ func openModules() []string {
 // Await waits until the JobManager answers and has all TaskManagers that run, and none that does not; a part that ends
 // meanwhile is an error.
 func (f *Flink) Await(ctx context.Context) error {
-	const patience = 90 * time.Second
+	const patience = 5 * time.Minute // of three JVMs on a machine that others keep busy; a part that ends is noticed at once
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("Flink did not come up within %v", patience))
 	defer cancel()
 	var want []string

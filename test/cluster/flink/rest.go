@@ -236,8 +236,20 @@ func (f *Flink) get(ctx context.Context, path string, into any) error {
 	return f.do(ctx, http.MethodGet, path, "", nil, into)
 }
 
+// askPatience and submitPatience are how long an answer may take: a submission runs the job's main method in a JVM that may be cold.
+const (
+	askPatience    = 20 * time.Second
+	submitPatience = 3 * time.Minute
+)
+
 // do asks Flink's REST API; an answer that says no is an error with its text.
 func (f *Flink) do(ctx context.Context, method, path, kind string, body io.Reader, into any) (err error) {
+	patience := askPatience
+	if method == http.MethodPost {
+		patience = submitPatience
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("no answer within %v", patience))
+	defer cancel()
 	url := fmt.Sprintf("http://%s:%d%s", f.options.JobManager.IP, restPort, path)
 	request, err := http.NewRequestWithContext(ctx, method, url, body)
 	if err != nil {

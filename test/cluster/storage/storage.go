@@ -66,7 +66,7 @@ func fetch(ctx context.Context, s Store, from, to string) (err error) {
 
 // up waits until a store answers, or its process has ended.
 func up(ctx context.Context, what string, p *cluster.Process, answers func(context.Context) bool) error {
-	const patience = time.Minute
+	const patience = 5 * time.Minute // on a machine that others keep busy; one that ends is noticed at once
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("%s did not answer within %v; its log is %s", what, patience, p.Log))
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
