@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,14 +19,41 @@ func adopt() error {
 	return unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 }
 
+// endTime is how long processes have to end that are about to: a program's helper ends when it sees that the program has.
+const endTime = 10 * time.Second
+
 // leftovers names, and ends, the processes that outlive those who started them. To be called when this process has no
 // child of its own left.
 func leftovers() ([]string, error) {
-	tasks, err := filepath.Glob("/proc/self/task/*/children")
+	left, err := orphans()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(endTime); err == nil && len(left) > 0 && time.Now().Before(deadline); left, err = orphans() {
+		<-tick.C
+	}
 	if err != nil {
 		return nil, err
 	}
 	var found []string
+	for pid, line := range left {
+		found = append(found, fmt.Sprintf("%d: %s", pid, line))
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			return nil, err
+		}
+		if _, err := syscall.Wait4(pid, nil, 0, nil); err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
+}
+
+// orphans are the command lines, by process id, of this process's children that have not ended.
+func orphans() (map[int]string, error) {
+	tasks, err := filepath.Glob("/proc/self/task/*/children")
+	if err != nil {
+		return nil, err
+	}
+	left := map[int]string{}
 	for _, task := range tasks {
 		children, err := os.ReadFile(task)
 		if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
@@ -43,16 +71,15 @@ func leftovers() ([]string, error) {
 			if err != nil {
 				return nil, err
 			}
-			if len(line) > 0 { // a zombie has no command line: it has ended
-				found = append(found, fmt.Sprintf("%d: %s", pid, bytes.ReplaceAll(line, []byte{0}, []byte{' '})))
-				if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-					return nil, err
-				}
+			if len(line) > 0 {
+				left[pid] = string(bytes.ReplaceAll(line, []byte{0}, []byte{' '}))
+				continue
 			}
+			// A zombie has no command line: it has ended.
 			if _, err := syscall.Wait4(pid, nil, 0, nil); err != nil {
 				return nil, err
 			}
 		}
 	}
-	return found, nil
+	return left, nil
 }
