@@ -35,7 +35,7 @@ func TestSnapshotsOfEndedJobs(t *testing.T) {
 			}
 		}, jobpb.JobState_DRAINED},
 		{"failed", func(t *testing.T, _ jobpb.JobServiceClient, _ string) {
-			stumbled.left.Store(1 << 20)
+			stumbled.left.Store(100)
 		}, jobpb.JobState_FAILED},
 	} {
 		t.Run(c.name, func(t *testing.T) {
