@@ -104,7 +104,7 @@ func decodeManifest(b []byte) (*manifest, error) {
 	case !ok || !isOne || n != 2 || err != nil || len(rest) != len(fmt.Sprintf("%d %s", version, sum)):
 		return nil, fmt.Errorf("%s does not read back as it was written: %w", manifestName, errDamaged)
 	}
-	if version != 1 && sumOf(version, body) != sum {
+	if isOne && sumOf(version, body) != sum {
 		return nil, fmt.Errorf("%s does not read back as it was written: %w", manifestName, errDamaged)
 	}
 	if version != manifestVersion {

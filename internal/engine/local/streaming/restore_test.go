@@ -299,6 +299,22 @@ func TestForeignSnapshot(t *testing.T) {
 	r.exact()
 }
 
+// A manifest whose number of the format was damaged is a damaged one, not another version's: the job may go on from the one before.
+func TestDamagedFormat(t *testing.T) {
+	m := manifest{Engine: engineName, Number: 3, Digest: "d", Parallelism: 1, KeyGroups: 16}
+	b, err := m.encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for version := range 10 {
+		was := fmt.Appendf(nil, "%s%d ", magic, manifestVersion)
+		_, err := decodeManifest(bytes.Replace(b, was, fmt.Appendf(nil, "%s%d ", magic, version), 1))
+		if version == manifestVersion && err != nil || version != manifestVersion && !errors.Is(err, errDamaged) {
+			t.Errorf("format %d, damaged: %v", version, err)
+		}
+	}
+}
+
 // FuzzManifest: what is not a manifest is refused, and what is one is written back as it was.
 func FuzzManifest(f *testing.F) {
 	m := manifest{
