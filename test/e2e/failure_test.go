@@ -193,9 +193,12 @@ func TestProcess(t *testing.T) {
 	if value != "42" || pid == strconv.Itoa(os.Getpid()) {
 		t.Errorf("written: %q", written)
 	}
-	if n, err := strconv.Atoi(pid); err != nil || !errors.Is(syscall.Kill(n, 0), syscall.ESRCH) {
-		t.Errorf("harness %s is still there after the job", pid)
+	n, err := strconv.Atoi(pid)
+	if err != nil {
+		t.Fatal(err)
 	}
+	// Gone, once whoever inherits the child of a process that was killed has seen it end.
+	await(t, func() bool { return errors.Is(syscall.Kill(n, 0), syscall.ESRCH) })
 }
 
 type writeFile struct{ Path string }

@@ -216,7 +216,7 @@ func await(t *testing.T, so func() bool) {
 		select {
 		case <-ticker.C:
 		case <-deadline:
-			t.Fatal("it did not come about in two minutes")
+			t.Fatalf("it did not come about in %v", patience)
 		}
 	}
 }
