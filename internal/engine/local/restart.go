@@ -132,6 +132,8 @@ func (r *run) wait(pause time.Duration) error {
 // streamOnce runs the plan until it ends or fails, and leaves nothing of it but snapshots.
 func (r *run) streamOnce(n int) error {
 	state := filepath.Join(r.dir, fmt.Sprintf("state-%d", n))
+	ctx, cancel := context.WithCancelCause(r.ctx)
+	defer cancel(nil)
 	job, err := streaming.Open(streaming.Config{
 		Plan:          r.job.Plan,
 		Parallelism:   r.parallelism,
@@ -142,6 +144,7 @@ func (r *run) streamOnce(n int) error {
 		Store:         r.store,
 		State:         stage.State{Directory: state, Cache: r.cfg.State},
 		Harness:       r.harness,
+		Failed:        func() { cancel(nil) },
 		Message:       r.job.Events.Message,
 		Metrics:       r.addMetrics,
 		Draining:      r.draining,
@@ -156,8 +159,6 @@ func (r *run) streamOnce(n int) error {
 	if err := r.resetMetrics(job); err != nil {
 		return errors.Join(err, job.Close())
 	}
-	ctx, cancel := context.WithCancelCause(r.ctx)
-	defer cancel(nil)
 	if mean := r.cfg.Restarts.Every; mean > 0 && r.snapshots != "" {
 		again := time.AfterFunc(time.Duration(rand.ExpFloat64()*float64(mean)*math.Pow(1.5, float64(n))), func() { cancel(errAgain) })
 		defer again.Stop()

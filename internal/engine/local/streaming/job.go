@@ -36,6 +36,9 @@ type Config struct {
 	State stage.State
 	// Harness is the way to a harness of the environment for a stage's i-th task.
 	Harness func(environment string, i int) stage.Harness
+	// Failed ends the harnesses. It is called once a task has failed, while others may wait for a harness that does not
+	// listen: Run returns when they have ended.
+	Failed  func()
 	Message func(jobpb.JobMessage_MessageImportance, string)
 	// Metrics is what one bundle measured.
 	Metrics func([]*pipepb.MonitoringInfo)
@@ -136,6 +139,12 @@ func (j *Job) Close() error {
 // Run runs the job to its end, or to its first failure.
 func (j *Job) Run(all context.Context) error {
 	group, ctx := errgroup.WithContext(all)
+	context.AfterFunc(ctx, func() {
+		// Where nothing has failed, the group ends its context without a cause.
+		if !errors.Is(context.Cause(ctx), context.Canceled) {
+			j.cfg.Failed()
+		}
+	})
 	for _, s := range j.stages {
 		for _, t := range s.tasks {
 			group.Go(func() error { return t.main(ctx) })

@@ -134,6 +134,7 @@ func (r *rig) config(parallelism int) Config {
 	}
 	return Config{
 		Plan: planned, Parallelism: parallelism, KeyGroups: 16,
+		Failed: func() {},
 		Message: func(_ jobpb.JobMessage_MessageImportance, text string) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
