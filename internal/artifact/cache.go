@@ -149,9 +149,22 @@ func removeUnused(dir string) error {
 		stands, err = standing(lock)
 	}
 	if stands {
-		err = os.RemoveAll(dir)
+		err = removeAside(dir)
 	}
 	return errors.Join(err, lock.Close())
+}
+
+// removeAside removes a cache that the caller has locked. It takes it out of the way first: whoever comes meanwhile makes
+// another, and does not settle in one that is half gone.
+func removeAside(dir string) error {
+	aside := dir + ".removed" // a sweep that meets it after a crash removes it, too
+	if err := os.RemoveAll(aside); err != nil {
+		return err
+	}
+	if err := os.Rename(dir, aside); err != nil {
+		return err
+	}
+	return os.RemoveAll(aside)
 }
 
 // lock keeps other processes from fetching an artifact.
