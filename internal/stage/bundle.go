@@ -36,19 +36,18 @@ type bundles struct {
 	tokens  []*fnpb.ProcessBundleRequest_CacheToken // of a bounded plan
 	gate    *gate                                   // of a streaming plan's stage with side inputs; nil in others
 
-	session    *fnapi.Session // nil before the first bundle, and when it was lost
-	descriptor string
-	open       *fnapi.Bundle // nil between bundles, and while all input of one is held back
-	back       []byte        // input that is held back: of a bundle that is not open yet, or the last of one that is
-	input      *shuffle.Pages
-	tries      tries
-	residuals  []residual // work that the harness gave back
-	later      *later     // the same in a stage of a streaming plan that can have it; nil in others
-	commits    bool       // bundles are finalized when a snapshot that has their effects is safe
-	unsafe     []finalization
-	kept       *kept    // of a stage with state; nil otherwise
-	due        [][]byte // timers that the bundle under way is to fire, by family
-	dueBytes   int
+	link
+	open      *fnapi.Bundle // nil between bundles, and while all input of one is held back
+	back      []byte        // input that is held back: of a bundle that is not open yet, or the last of one that is
+	input     *shuffle.Pages
+	tries     tries
+	residuals []residual // work that the harness gave back
+	later     *later     // the same in a stage of a streaming plan that can have it; nil in others
+	commits   bool       // bundles are finalized when a snapshot that has their effects is safe
+	unsafe    []finalization
+	kept      *kept    // of a stage with state; nil otherwise
+	due       [][]byte // timers that the bundle under way is to fire, by family
+	dueBytes  int
 
 	asking  sync.Mutex
 	offered *offered // the bundle that others may ask, if any
@@ -192,22 +191,9 @@ func (b *bundles) begin(ctx context.Context, embed bool) error {
 	return nil
 }
 
-// connect sees to it that there is a harness that knows the stage. One that went away since the last bundle costs this one no
-// attempt.
+// connect sees to it that there is a harness that knows the stage.
 func (b *bundles) connect(ctx context.Context) error {
-	if b.session != nil && b.session.Err() == nil {
-		return nil
-	}
-	b.session = nil
-	session, err := b.spec.Harness(ctx)
-	if err != nil {
-		return err
-	}
-	if b.descriptor, err = session.AddDescriptor(b.spec.Stage.Descriptor); err != nil {
-		return err
-	}
-	b.session = session
-	return nil
+	return b.link.connect(ctx, b.spec.Harness, b.spec.Stage.Descriptor)
 }
 
 func (b *bundles) send(ctx context.Context, records []byte) error {

@@ -21,8 +21,7 @@ type windowMapper struct {
 	plan   *plan.Mapping
 	answer *coder.Windowed
 
-	session    *fnapi.Session // nil before the first question, and when it was lost
-	descriptor string
+	link
 }
 
 func newWindowMapper(s Spec, in plan.SideInput) (*windowMapper, error) {
@@ -49,26 +48,15 @@ func (m *windowMapper) windows(ctx context.Context, asked [][]byte) ([][]byte, e
 		} else if !mend {
 			return nil, err
 		}
-		if m.session != nil && m.session.Err() != nil {
-			m.session = nil
-		}
 		m.spec.Out.Message(jobpb.JobMessage_JOB_MESSAGE_WARNING, fmt.Sprintf("attempt %d of %d to %s failed, and is repeated:\n%s",
 			t.made, m.spec.Attempts, m.what, Describe(m.spec.Plan, err)))
 	}
 }
 
-// ask asks once. A harness that went away since the last question costs this one no attempt.
+// ask asks once.
 func (m *windowMapper) ask(ctx context.Context, asked [][]byte) ([][]byte, error) {
-	if m.session == nil || m.session.Err() != nil {
-		m.session = nil
-		session, err := m.spec.Harness(ctx)
-		if err != nil {
-			return nil, err
-		}
-		if m.descriptor, err = session.AddDescriptor(m.plan.Descriptor); err != nil {
-			return nil, err
-		}
-		m.session = session
+	if err := m.connect(ctx, m.spec.Harness, m.plan.Descriptor); err != nil {
+		return nil, err
 	}
 	answers := make([][]byte, len(asked))
 	bundle, err := m.session.StartBundle(ctx, fnapi.BundleSpec{

@@ -21,8 +21,7 @@ type windowMerger struct {
 	plan   *plan.Merging
 	answer *coder.Windowed
 
-	session    *fnapi.Session // nil before the first question, and when it was lost
-	descriptor string
+	link
 }
 
 func newWindowMerger(s Spec) (*windowMerger, error) {
@@ -51,31 +50,20 @@ func (m *windowMerger) merge(ctx context.Context, keys []unmerged) error {
 		} else if !mend {
 			return err
 		}
-		if m.session != nil && m.session.Err() != nil {
-			m.session = nil
-		}
 		m.spec.Out.Message(jobpb.JobMessage_JOB_MESSAGE_WARNING, fmt.Sprintf("attempt %d of %d at merging windows for stage %q failed, and is repeated:\n%s",
 			t.made, m.spec.Attempts, m.spec.Stage.Name, Describe(m.spec.Plan, err)))
 	}
 }
 
-// ask asks once. A harness that went away since the last question costs this one no attempt.
+// ask asks once.
 func (m *windowMerger) ask(ctx context.Context, keys []unmerged) error {
 	for _, k := range keys {
 		for i := range k.windows {
 			k.windows[i].into = nil
 		}
 	}
-	if m.session == nil || m.session.Err() != nil {
-		m.session = nil
-		session, err := m.spec.MergeHarness(ctx)
-		if err != nil {
-			return err
-		}
-		if m.descriptor, err = session.AddDescriptor(m.plan.Descriptor); err != nil {
-			return err
-		}
-		m.session = session
+	if err := m.connect(ctx, m.spec.MergeHarness, m.plan.Descriptor); err != nil {
+		return err
 	}
 	bundle, err := m.session.StartBundle(ctx, fnapi.BundleSpec{
 		Descriptor: m.descriptor,

@@ -150,9 +150,6 @@ func (b *bundles) failure(ctx context.Context, err error) error {
 		return errors.Join(err, made)
 	}
 	b.outlets = outlets
-	if b.session != nil && b.session.Err() != nil {
-		b.session = nil
-	}
 	b.tries.open = err
 	b.spec.Out.Message(jobpb.JobMessage_JOB_MESSAGE_WARNING, fmt.Sprintf("attempt %d of %d at a bundle of stage %q failed, and is repeated:\n%s",
 		b.tries.made, b.spec.Attempts, b.spec.Stage.Name, Describe(b.spec.Plan, err)))

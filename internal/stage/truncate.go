@@ -98,9 +98,6 @@ func (b *bundles) truncate(ctx context.Context, parts []putOff) ([][]byte, error
 		} else if !mend {
 			return nil, err
 		}
-		if b.session != nil && b.session.Err() != nil {
-			b.session = nil
-		}
 		b.spec.Out.Message(jobpb.JobMessage_JOB_MESSAGE_WARNING, fmt.Sprintf("attempt %d of %d at truncating the restrictions of stage %q failed, and is repeated:\n%s",
 			t.made, b.spec.Attempts, b.spec.Stage.Name, Describe(b.spec.Plan, err)))
 	}
