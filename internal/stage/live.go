@@ -416,7 +416,7 @@ func (l *live) unpack(side int) {
 	s := l.sides[side]
 	for i := range s.packs {
 		k := &s.packs[i]
-		l.over.Put(binary.BigEndian.AppendUint64(k.prefix, uint64(k.at)), append(binary.AppendUvarint(nil, uint64(k.n)), k.bytes...))
+		l.over.Put(binary.BigEndian.AppendUint64(k.prefix, uint64(k.at)), appendPack(nil, k.n, k.bytes))
 	}
 	clear(s.packs)
 	s.packs = s.packs[:0]

@@ -303,7 +303,7 @@ func (p *panes) unpack(key []byte) {
 		if p.extend(key, k) {
 			continue
 		}
-		p.over.Insert(p.value(key, k.bag, k.at), append(binary.AppendUvarint(nil, uint64(k.n)), k.bytes...))
+		p.over.Insert(p.value(key, k.bag, k.at), appendPack(nil, k.n, k.bytes))
 	}
 	clear(p.packs)
 	p.packs = p.packs[:0]
@@ -326,9 +326,13 @@ func (p *panes) extend(key []byte, k *pack) bool {
 		return false
 	}
 	both := make([]byte, 0, binary.MaxVarintLen32+len(values)+len(k.bytes))
-	both = append(binary.AppendUvarint(both, uint64(n+k.n)), values...)
-	p.over.Put(last, append(both, k.bytes...))
+	p.over.Put(last, append(appendPack(both, n+k.n, values), k.bytes...))
 	return true
+}
+
+// appendPack appends an entry of the store: values, and before them how many they are.
+func appendPack(b []byte, n int64, values []byte) []byte {
+	return append(binary.AppendUvarint(b, uint64(n)), values...)
 }
 
 // cutPack takes an entry of the store apart: its values, and how many they are.

@@ -91,7 +91,7 @@ func (t *tail) clear() { t.n, t.values = 0, t.values[:0] }
 
 // spill gives a window's tail an entry of its own.
 func (p *panes) spill(key []byte, t *tail) {
-	p.over.Insert(p.value(key, t.window, t.end-t.n), append(binary.AppendUvarint(make([]byte, 0, binary.MaxVarintLen32+len(t.values)), uint64(t.n)), t.values...))
+	p.over.Insert(p.value(key, t.window, t.end-t.n), appendPack(make([]byte, 0, binary.MaxVarintLen32+len(t.values)), t.n, t.values))
 	t.clear()
 }
 
@@ -128,7 +128,7 @@ func (p *panes) save(key []byte, e *grouping.Effect) error {
 	at := len(b)
 	b = appendPart(b, e.State)
 	if t != nil && t.n > 0 {
-		b = append(binary.AppendUvarint(b, uint64(t.n)), t.values...)
+		b = appendPack(b, t.n, t.values)
 	}
 	put := p.over.Put
 	if e.New {
