@@ -54,19 +54,8 @@ pardo work(grouped) > out
 			blocks := paneBlocks(b, values, keys)
 			for b.Loop() {
 				b.StopTimer()
-				cache := kv.NewCache(256 << 20)
-				s := Spec{
-					Plan: p, Stage: p.Stages[1], Parallelism: 1, KeyGroups: 128, BundleBytes: DefaultBundleBytes, Log: slog.New(slog.DiscardHandler),
-					Store: shuffle.NewStore(b.TempDir(), shuffle.NewBudget(1<<30)),
-					State: State{Directory: b.TempDir(), Cache: cache},
-				}
 				var out sink
-				in, err := newPanes(s, &out)
-				if err != nil {
-					b.Fatal(err)
-				}
-				told := coder.MinTimestamp
-				in.output = &told
+				in, done := benchPanes(b, p, &out, 256<<20)
 				b.StartTimer()
 				for _, round := range blocks {
 					for g, block := range round.blocks {
@@ -80,23 +69,38 @@ pardo work(grouped) > out
 					if err := in.advance(b.Context(), times{input: round.until}); err != nil {
 						b.Fatal(err)
 					}
-					told = round.until
+					*in.output = round.until
 				}
 				b.StopTimer()
 				if out.bytes < 100*values {
 					b.Fatalf("%d bytes went to the harness", out.bytes)
 				}
-				if err := in.close(); err != nil {
-					b.Fatal(err)
-				}
-				if err := s.Store.Close(); err != nil {
-					b.Fatal(err)
-				}
-				cache.Close()
+				done()
 				b.StartTimer()
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/values, "ns/value")
 		})
+	}
+}
+
+// benchPanes opens the intake of a task with an empty store, whose cache has so many bytes; done closes it.
+func benchPanes(b *testing.B, p *plan.Plan, out runner, cached int64) (in *panes, done func()) {
+	cache := kv.NewCache(cached)
+	store := shuffle.NewStore(b.TempDir(), shuffle.NewBudget(1<<30))
+	in, err := newPanes(Spec{
+		Plan: p, Stage: p.Stages[1], Parallelism: 1, KeyGroups: 128, BundleBytes: DefaultBundleBytes, Log: slog.New(slog.DiscardHandler),
+		Store: store, State: State{Directory: b.TempDir(), Cache: cache},
+	}, out)
+	if err != nil {
+		b.Fatal(err)
+	}
+	told := coder.MinTimestamp
+	in.output = &told
+	return in, func() {
+		if err := errors.Join(in.close(), store.Close()); err != nil {
+			b.Fatal(err)
+		}
+		cache.Close()
 	}
 }
 
@@ -160,19 +164,8 @@ pardo work(grouped) > out
 			record := coder.AppendHeader(nil, 1, window.AppendInterval(nil, window.Interval{Start: 0, End: 1000}), coder.NoFiring)
 			record = append(append(binary.AppendUvarint(record, uint64(size)), make([]byte, size)...), 1, 'v')
 			for b.Loop() {
-				cache := kv.NewCache(64 << 20)
-				s := Spec{
-					Plan: p, Stage: p.Stages[1], Parallelism: 1, KeyGroups: 128, BundleBytes: DefaultBundleBytes, Log: slog.New(slog.DiscardHandler),
-					Store: shuffle.NewStore(b.TempDir(), shuffle.NewBudget(1<<30)),
-					State: State{Directory: b.TempDir(), Cache: cache},
-				}
 				var out sink
-				in, err := newPanes(s, &out)
-				if err != nil {
-					b.Fatal(err)
-				}
-				told := coder.MinTimestamp
-				in.output = &told
+				in, done := benchPanes(b, p, &out, 64<<20)
 				partitioner, err := shuffle.NewPartitioner(benchRecords(b), 128, func(g int, block []byte) error {
 					return in.process(b.Context(), Delivery{KeyGroup: g}, block)
 				})
@@ -182,10 +175,10 @@ pardo work(grouped) > out
 				if err == nil {
 					err = errors.Join(in.snapshot(b.TempDir()), in.advance(b.Context(), times{input: coder.MaxTimestamp}))
 				}
-				if err := errors.Join(err, in.close(), s.Store.Close()); err != nil {
+				if err != nil {
 					b.Fatal(err)
 				}
-				cache.Close()
+				done()
 				if out.bytes < size {
 					b.Fatalf("%d bytes went to the harness", out.bytes)
 				}

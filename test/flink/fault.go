@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"trestle/internal/job"
 	"trestle/test/cluster"
 	"trestle/test/cluster/flink"
 )
@@ -184,7 +185,7 @@ func (s *server) jobs(ctx context.Context, f func(jobpb.JobServiceClient, *jobpb
 	}
 	var last *jobpb.JobInfo
 	for _, info := range all.GetJobInfo() {
-		if over(info) {
+		if job.Terminal(info.GetState()) {
 			continue
 		}
 		if last != nil {
@@ -196,15 +197,6 @@ func (s *server) jobs(ctx context.Context, f func(jobpb.JobServiceClient, *jobpb
 		return fmt.Errorf("no job is running: %v", all.GetJobInfo())
 	}
 	return f(client, last)
-}
-
-func over(info *jobpb.JobInfo) bool {
-	switch info.GetState() {
-	case jobpb.JobState_DONE, jobpb.JobState_FAILED, jobpb.JobState_CANCELLED:
-		return true
-	default:
-		return false
-	}
 }
 
 // state waits for the end of the job that the server got last, by name, and returns its state.
@@ -222,7 +214,7 @@ func (s *server) state(ctx context.Context) (state jobpb.JobState_Enum, err erro
 		}
 		running := 0
 		for _, info := range all.GetJobInfo() {
-			if over(info) {
+			if job.Terminal(info.GetState()) {
 				state = info.GetState()
 			} else {
 				running++
