@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -221,10 +222,10 @@ func (at place) command(c benchCase, peer, endpoint, output string) (argv []stri
 
 func (at place) interpreter() string { return filepath.Join(at.python, "bin", "python") }
 
-// repeated is a file of about so many bytes: the text, again and again.
+// repeated is a file of so many bytes: the text, again and again.
 func (at place) repeated(bytes int64) (path string, err error) {
 	path = filepath.Join(at.dir, fmt.Sprintf("text-%d.txt", bytes))
-	if info, err := os.Stat(path); err == nil && info.Size() >= bytes {
+	if info, err := os.Stat(path); err == nil && info.Size() == bytes {
 		return path, nil
 	}
 	text, err := os.ReadFile(at.text)
@@ -238,11 +239,8 @@ func (at place) repeated(bytes int64) (path string, err error) {
 	if err != nil {
 		return "", err
 	}
-	defer file.Close()
-	for size := int64(0); size < bytes; size += int64(len(text)) {
-		if _, err := file.Write(text); err != nil {
-			return "", err
-		}
+	for left := bytes; left > 0 && err == nil; left -= int64(len(text)) {
+		_, err = file.Write(text[:min(left, int64(len(text)))])
 	}
-	return path, nil
+	return path, errors.Join(err, file.Close())
 }
