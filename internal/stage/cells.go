@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	"trestle/internal/beam/coder"
-	"trestle/internal/shuffle"
 )
 
 // Everything that a task keeps lies in one ordered store under keys that begin with the key group, in two bytes, so that a
@@ -23,20 +22,20 @@ const (
 	kindValue  kind = 'v' // key, bag, number → value of a group
 	kindMark   kind = 'm' // nothing → how far time had come at the last snapshot
 	kindSorted kind = 'b' // time, key, number → window, pane, value: elements that wait for the watermark
+	kindKey    kind = 'k' // key, number → a piece of a long key
+	kindRefers kind = 'r' // key, kind, time, then as the kind has it: what of the queues has to do with a long key
 )
 
-// place begins the key of what a task keeps for the encoded user key.
-func (k *keyedStore) place(kd kind, key []byte) []byte {
-	return k.begin(make([]byte, 0, 64), kd, key)
-}
+const (
+	// placeBytes is how long the beginning of a key is that says where it belongs: key group and kind.
+	placeBytes = 3
+	// queueBytes is how long that of a queue's is, with the time.
+	queueBytes = placeBytes + coder.TimestampSize
+)
 
-// placeBytes is how long the beginning of a key is that says where it belongs: key group and kind.
-const placeBytes = 3
-
-// begin is place in bytes that are there.
-func (k *keyedStore) begin(b []byte, kd kind, key []byte) []byte {
-	b = binary.BigEndian.AppendUint16(b, uint16(shuffle.KeyGroup(key, k.spec.KeyGroups)))
-	return append(b, byte(kd))
+// begin appends where the key of what a task keeps belongs.
+func begin(b []byte, kd kind, group int) []byte {
+	return append(binary.BigEndian.AppendUint16(b, uint16(group)), byte(kd))
 }
 
 // appendPart appends bytes so that their end is known.
@@ -108,11 +107,10 @@ const never = int64(1<<63 - 1)
 
 // queueKey is the lower end of a queue of a key group from a time on.
 func queueKey(kd kind, group int, at int64) []byte {
-	b := binary.BigEndian.AppendUint16(make([]byte, 0, 11), uint16(group))
-	return coder.AppendTimestamp(append(b, byte(kd)), at)
+	return coder.AppendTimestamp(begin(make([]byte, 0, queueBytes), kd, group), at)
 }
 
 // queueEnd is the upper end of a queue of a key group.
 func queueEnd(kd kind, group int) []byte {
-	return append(binary.BigEndian.AppendUint16(make([]byte, 0, 3), uint16(group)), byte(kd)+1)
+	return begin(make([]byte, 0, placeBytes), kd+1, group)
 }

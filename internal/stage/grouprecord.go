@@ -4,8 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 
-	"trestle/internal/beam/coder"
-	"trestle/internal/beam/grouping"
 	"trestle/internal/shuffle"
 )
 
@@ -19,9 +17,9 @@ type groupRecord struct {
 	held  int // bytes of values that are not in the record
 }
 
-// begin begins a record behind what buf has.
-func (g *groupRecord) begin(buf []byte, e *grouping.Effect, key []byte) {
-	g.buf = append(coder.AppendHeader(buf, e.Timestamp, e.Window, e.Pane), key...)
+// begin begins the values of a record behind what buf has, its header and key.
+func (g *groupRecord) begin(buf []byte) {
+	g.buf = buf
 	// beam:coder:iterable:v1: the number of elements in four bytes, then the elements. The number is known at the end.
 	g.count = len(g.buf)
 	g.buf = append(g.buf, 0, 0, 0, 0)

@@ -3,6 +3,7 @@ package stage
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
 
 	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
@@ -31,14 +32,19 @@ type kept struct {
 	firing  []timer
 	taken   [][]byte // keys of sorted input that it processes
 	windows map[string]touched
+	loose   map[string]int // names of long keys of which something goes, and their key groups
 	ending  []expiredWindow
 	set     []timer
 
 	named, lookup []byte // a timer's name, and a key that is looked up
 }
 
-// touched is a key and a window that a bundle has had to do with.
-type touched struct{ key, window []byte }
+// touched is a key's name and a window that a bundle has had to do with.
+type touched struct {
+	group        int
+	name, window []byte
+	key          []byte // if it is a long one that may have to be read
+}
 
 func newKept(s Spec) (*kept, error) {
 	st := s.Stage.Input.State
@@ -68,10 +74,18 @@ func (k *kept) touch(key, window []byte) {
 	if !k.expires {
 		return
 	}
-	id := string(appendPart(nil, key)) + string(window)
-	if _, known := k.windows[id]; !known {
-		k.windows[id] = touched{[]byte(string(key)), []byte(string(window))}
+	k.named = k.appendKeyName(k.named[:0], key)
+	name := len(k.named)
+	k.named = append(k.named, window...)
+	if _, known := k.windows[string(k.named)]; known {
+		return
 	}
+	both := bytes.Clone(k.named)
+	w := touched{group: k.groupOf(key), name: both[:name:name], window: both[name:]}
+	if isLong(w.name) && k.state.Expiration != "" {
+		w.key = bytes.Clone(key)
+	}
+	k.windows[string(both)] = w
 }
 
 // setTimers takes timers that the harness has set or cleared.
@@ -92,6 +106,7 @@ func (k *kept) setTimers(_ context.Context, family int, data []byte) error {
 			}
 			k.touch(t.key, t.window)
 		}
+		t.group = k.groupOf(t.key)
 		k.set = append(k.set, t)
 		return nil
 	})
@@ -129,6 +144,7 @@ func (k *kept) commit() error {
 	}
 	for _, key := range k.taken {
 		k.over.Delete(key)
+		k.dereference(key)
 	}
 	for _, w := range k.windows {
 		if err := k.watch(w); err != nil {
@@ -140,6 +156,12 @@ func (k *kept) commit() error {
 			return err
 		}
 	}
+	for name, group := range k.loose {
+		if err := k.release(group, []byte(name), kindTimer, kindRefers); err != nil {
+			return err
+		}
+	}
+	clear(k.loose)
 	clear(k.windows)
 	k.firing, k.set, k.taken, k.ending = nil, nil, nil, nil
 	return k.over.Commit()
@@ -152,13 +174,51 @@ func (k *kept) watch(w touched) error {
 		return fmt.Errorf("window that state is kept of: %w", err)
 	}
 	at := min(end+k.lateness, coder.MaxTimestamp)
-	key := appendPart(appendPart(coder.AppendTimestamp(k.place(kindExpiry, w.key), at), w.key), w.window)
+	key := make([]byte, 0, queueBytes+len(w.name)+binary.MaxVarintLen32+len(w.window))
+	key = appendPart(append(coder.AppendTimestamp(begin(key, kindExpiry, w.group), at), w.name...), w.window)
 	if _, known, err := k.over.Get(key); err != nil || known {
 		return err
 	}
 	k.over.Insert(key, nil)
-	k.expiries.put(k.groupOf(w.key), at)
-	return nil
+	k.expiries.put(w.group, at)
+	if k.state.Expiration == "" {
+		return nil // nobody is told of the key
+	}
+	return k.refer(key, w.key)
+}
+
+// refer has the key stay that the entry of a queue is of, if it is a long one.
+func (k *kept) refer(entry, key []byte) error {
+	reference := reference(entry)
+	if reference == nil {
+		return nil
+	}
+	name, _, _ := cutKeyName(entry[queueBytes:])
+	k.over.Put(reference, nil)
+	return k.keep(k.groupIn(entry), name, key)
+}
+
+// dereference takes back what refer has done, of an entry that goes.
+func (k *kept) dereference(entry []byte) {
+	if reference := reference(entry); reference != nil {
+		k.over.Delete(reference)
+		k.loosen(k.groupIn(entry), entry[queueBytes:])
+	}
+}
+
+// groupIn is the key group of an entry.
+func (k *kept) groupIn(entry []byte) int { return int(binary.BigEndian.Uint16(entry)) }
+
+// loosen takes note of an entry that goes, whose key in the store is this from the user's on: if that is a long one, it may be the last.
+func (k *kept) loosen(group int, name []byte) {
+	if !isLong(name) {
+		return
+	}
+	if k.loose == nil {
+		k.loose = map[string]int{}
+	}
+	name, _, _ = cutKeyName(name)
+	k.loose[string(name)] = group
 }
 
 // discard forgets what an attempt at the bundle has changed.

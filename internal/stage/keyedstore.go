@@ -1,7 +1,6 @@
 package stage
 
 import (
-	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
@@ -17,6 +16,7 @@ import (
 type keyedStore struct {
 	spec       Spec
 	first, end int // the key groups that the task owns, the last one not among them
+	whole      int // how long a key may be to be its own name
 	queues     []*heads
 	folder     string // of the store, in the task's own and in a snapshot
 	shared     bool   // others read what has been committed
@@ -31,7 +31,10 @@ type keyedStore struct {
 const storeName = "store"
 
 func newKeyedStore(s Spec) keyedStore {
-	k := keyedStore{spec: s, mu: &sync.Mutex{}, folder: storeName}
+	k := keyedStore{spec: s, mu: &sync.Mutex{}, folder: storeName, whole: wholeBytes}
+	if s.State.WholeKeys != 0 {
+		k.whole = s.State.WholeKeys
+	}
 	k.first, k.end = keyGroups(s.Index, s.Parallelism, s.KeyGroups)
 	return k
 }
@@ -154,7 +157,7 @@ func (k *keyedStore) mark(times ...int64) error {
 }
 
 func markKey(group int) []byte {
-	return append(binary.BigEndian.AppendUint16(nil, uint16(group)), byte(kindMark))
+	return begin(nil, kindMark, group)
 }
 
 // marked sets times to what was kept of them by those that had the task's key groups: the least of all.
@@ -235,7 +238,7 @@ func (k *keyedStore) walkGroup(h *heads, g int, before int64, f func(group int, 
 			return false, nil
 		}
 		next = min(next, at)
-		more, err := f(g, at, key[3+coder.TimestampSize:], value)
+		more, err := f(g, at, key[queueBytes:], value)
 		stopped = !more
 		return more, err
 	})

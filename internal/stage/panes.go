@@ -34,7 +34,8 @@ type panes struct {
 	now    grouping.Now
 	output *int64 // the output watermark that the task has told
 	before int64  // the one that had been told at the snapshot that the task began with
-	packs  []pack // of the key whose effects are carried out, where windows merge
+	at     owner  // the key that has been loaded, whose effects are carried out
+	packs  []pack // of the same, where windows merge
 	tails  tails  // of the same, where they do not
 	buf    []byte // records that go to the harness next
 	taken  int    // bytes of the bundle under way
@@ -106,7 +107,8 @@ func (p *panes) takeUp(ctx context.Context, keys []ofKey) error {
 		return err
 	}
 	for i, b := range keys {
-		if err := p.load(b.key, p.came.windowsOf(b)); err != nil {
+		p.own(&p.at, b.key)
+		if err := p.load(p.came.windowsOf(b)); err != nil {
 			return err
 		}
 		var answer []grouping.Merge
@@ -117,7 +119,7 @@ func (p *panes) takeUp(ctx context.Context, keys []ofKey) error {
 		if err != nil {
 			return err
 		}
-		if err := p.carryOut(ctx, b.key, b.values, effects); err != nil {
+		if err := p.carryOut(ctx, b.values, effects); err != nil {
 			return err
 		}
 	}
@@ -133,7 +135,8 @@ func (p *panes) merges(ctx context.Context, keys []ofKey) ([][]grouping.Merge, e
 	var asked []unmerged
 	var of []int
 	for i, b := range keys {
-		if err := p.load(b.key, nil); err != nil {
+		p.own(&p.at, b.key)
+		if err := p.load(nil); err != nil {
 			return nil, err
 		}
 		windows, err := p.key.Unmerged(p.now, b.elements)
@@ -171,10 +174,10 @@ func (p *panes) merges(ctx context.Context, keys []ofKey) ([][]grouping.Merge, e
 	return answers, nil
 }
 
-// load loads windows of a key, or all that it has where windows merge.
-func (p *panes) load(key []byte, windows [][]byte) error {
+// load loads windows of the key, or all that it has where windows merge.
+func (p *panes) load(windows [][]byte) error {
 	p.key.Reset()
-	prefix := appendPart(p.place(kindWindow, key), key)
+	prefix := p.at.entry(kindWindow)
 	if p.machine.Merging() {
 		return p.over.Scan(prefix, after(prefix), func(k, state []byte) (bool, error) {
 			window, _, ok := cutPart(k[len(prefix):])
@@ -213,42 +216,44 @@ func (p *panes) load(key []byte, windows [][]byte) error {
 
 var errWindow = errors.New("a window in the store is cut short")
 
-// carryOut carries effects on a key out.
-func (p *panes) carryOut(ctx context.Context, key []byte, values [][]byte, effects []grouping.Effect) error {
+// carryOut carries effects on the key out.
+func (p *panes) carryOut(ctx context.Context, values [][]byte, effects []grouping.Effect) error {
+	forgot := false
 	for i := range effects {
 		e := &effects[i]
 		switch e.Kind {
 		case grouping.Append:
-			if err := p.append(key, e, values[e.Element]); err != nil {
+			if err := p.append(e, values[e.Element]); err != nil {
 				return err
 			}
 		case grouping.Move:
-			p.unpack(key)
-			if err := p.move(key, e); err != nil {
+			p.unpack()
+			if err := p.move(e); err != nil {
 				return err
 			}
 		case grouping.Emit:
-			p.unpack(key)
-			if err := p.emit(ctx, key, e); err != nil {
+			p.unpack()
+			if err := p.emit(ctx, e); err != nil {
 				return err
 			}
 		case grouping.Clear:
-			p.unpack(key)
-			if err := p.clear(key, e); err != nil {
+			p.unpack()
+			if err := p.clear(e); err != nil {
 				return err
 			}
 		case grouping.Hold:
-			p.reset(p.holds, key, e)
+			p.reset(p.holds, e)
 		case grouping.EventTimer:
-			p.reset(p.events, key, e)
+			p.reset(p.events, e)
 		case grouping.ProcessingTimer:
-			p.reset(p.clocks, key, e)
+			p.reset(p.clocks, e)
 		case grouping.Save:
-			if err := p.save(key, e); err != nil {
+			if err := p.save(e); err != nil {
 				return err
 			}
 		case grouping.Forget:
-			p.over.Delete(p.window(key, e.Window))
+			p.over.Delete(p.window(e.Window))
+			forgot = true
 		case grouping.Drop:
 			if e.Dropped == grouping.Late {
 				p.drops.late++
@@ -257,7 +262,10 @@ func (p *panes) carryOut(ctx context.Context, key []byte, values [][]byte, effec
 			}
 		}
 	}
-	p.unpack(key)
+	p.unpack()
+	if forgot && isLong(p.at.name) {
+		return p.release(p.at.group, p.at.name, kindWindow)
+	}
 	return nil
 }
 
@@ -278,9 +286,9 @@ const (
 )
 
 // append adds a value to its bag, which reaches the overlay with unpack, or with the window's state.
-func (p *panes) append(key []byte, e *grouping.Effect, value []byte) error {
+func (p *panes) append(e *grouping.Effect, value []byte) error {
 	if !p.machine.Merging() {
-		return p.appendTail(key, e, value)
+		return p.appendTail(e, value)
 	}
 	for i := range p.packs {
 		if k := &p.packs[i]; k.at+k.n == e.At && bytes.Equal(k.bag, e.Bag) && len(k.bytes) < packBytes {
@@ -290,20 +298,20 @@ func (p *panes) append(key []byte, e *grouping.Effect, value []byte) error {
 		}
 	}
 	if len(p.packs) == maxPacks {
-		p.unpack(key)
+		p.unpack()
 	}
 	p.packs = append(p.packs, pack{bag: e.Bag, at: e.At, n: 1, bytes: bytes.Clone(value)})
 	return nil
 }
 
 // unpack puts what append has gathered into the overlay.
-func (p *panes) unpack(key []byte) {
+func (p *panes) unpack() {
 	for i := range p.packs {
 		k := &p.packs[i]
-		if p.extend(key, k) {
+		if p.extend(k) {
 			continue
 		}
-		p.over.Insert(p.value(key, k.bag, k.at), appendPack(nil, k.n, k.bytes))
+		p.over.Insert(p.value(k.bag, k.at), appendPack(nil, k.n, k.bytes))
 	}
 	clear(p.packs)
 	p.packs = p.packs[:0]
@@ -311,9 +319,9 @@ func (p *panes) unpack(key []byte) {
 
 // extend appends a pack to the one before it, if that is small and has not gone to a file: a group that gets its values one by
 // one would else have an entry for each.
-func (p *panes) extend(key []byte, k *pack) bool {
+func (p *panes) extend(k *pack) bool {
 	// A bag's number sorts before all ones, which none is.
-	p.lookup = appendPart(appendPart(p.begin(p.lookup[:0], kindValue, key), key), k.bag)
+	p.lookup = appendPart(appendEntry(p.lookup[:0], kindValue, p.at.group, p.at.name), k.bag)
 	bag := len(p.lookup)
 	p.lookup = binary.BigEndian.AppendUint64(p.lookup, math.MaxUint64)
 	last, entry, ok := p.over.Last(p.lookup[:bag], p.lookup)
@@ -344,22 +352,20 @@ func cutPack(entry []byte) (values []byte, n int64, err error) {
 	return entry[size:], int64(count), nil
 }
 
-func (p *panes) window(key, window []byte) []byte {
-	return appendPart(appendPart(p.place(kindWindow, key), key), window)
-}
+func (p *panes) window(window []byte) []byte { return appendPart(p.at.entry(kindWindow), window) }
 
-func (p *panes) bag(key, bag []byte) []byte {
-	return appendPart(appendPart(p.place(kindValue, key), key), bag)
-}
+func (p *panes) bag(bag []byte) []byte { return appendPart(p.at.entry(kindValue), bag) }
 
-func (p *panes) value(key, bag []byte, at int64) []byte {
-	return binary.BigEndian.AppendUint64(p.bag(key, bag), uint64(at))
+func (p *panes) value(bag []byte, at int64) []byte {
+	return binary.BigEndian.AppendUint64(p.bag(bag), uint64(at))
 }
 
 // reset moves the entry of a window in a queue.
-func (p *panes) reset(h *heads, key []byte, e *grouping.Effect) {
+func (p *panes) reset(h *heads, e *grouping.Effect) {
 	entry := func(at int64) []byte {
-		return appendPart(appendPart(coder.AppendTimestamp(p.place(h.kind, key), at), key), e.Window)
+		b := make([]byte, 0, queueBytes+len(p.at.name)+binary.MaxVarintLen32+len(e.Window))
+		b = coder.AppendTimestamp(begin(b, h.kind, p.at.group), at)
+		return appendPart(append(b, p.at.name...), e.Window)
 	}
 	if e.Was != grouping.None {
 		if was := entry(e.Was); !bytes.Equal(was, p.woken) {
@@ -370,14 +376,14 @@ func (p *panes) reset(h *heads, key []byte, e *grouping.Effect) {
 	}
 	if e.Is != grouping.None {
 		p.over.Insert(entry(e.Is), nil)
-		h.put(p.groupOf(key), e.Is)
+		h.put(p.at.group, e.Is)
 	}
 }
 
 // move moves the values of a bag to the end of another.
-func (p *panes) move(key []byte, e *grouping.Effect) error {
-	from := p.bag(key, e.From)
-	to := p.bag(key, e.Bag)
+func (p *panes) move(e *grouping.Effect) error {
+	from := p.bag(e.From)
+	to := p.bag(e.Bag)
 	at := e.At
 	var moved [][]byte
 	if err := p.over.Scan(from, after(from), func(_, entry []byte) (bool, error) {
@@ -404,7 +410,7 @@ func (p *panes) move(key []byte, e *grouping.Effect) error {
 }
 
 // emit makes the record of a pane.
-func (p *panes) emit(ctx context.Context, key []byte, e *grouping.Effect) error {
+func (p *panes) emit(ctx context.Context, e *grouping.Effect) error {
 	g := groupRecord{large: p.large}
 	if p.gate != nil && p.large != nil {
 		// What has to wait is whole: the values of a large group can be read until its bundle ends.
@@ -416,11 +422,17 @@ func (p *panes) emit(ctx context.Context, key []byte, e *grouping.Effect) error 
 			g.large = nil
 		}
 	}
-	g.begin(p.buf, e, key)
-	if err := p.gather(&g, key, e); err != nil {
+	var err error
+	p.buf = coder.AppendHeader(p.buf, e.Timestamp, e.Window, e.Pane)
+	if p.at.known {
+		p.buf = append(p.buf, p.at.key...)
+	} else if p.buf, err = p.appendKey(p.buf, p.at.group, p.at.name); err != nil {
 		return err
 	}
-	var err error
+	g.begin(p.buf)
+	if err := p.gather(&g, e); err != nil {
+		return err
+	}
 	if p.buf, err = g.end(); err != nil {
 		return err
 	}
@@ -491,25 +503,23 @@ func (p *panes) wakeDue(ctx context.Context, h *heads, until int64) (did bool, e
 	if !h.any(until+1) || !p.opened() {
 		return false, nil
 	}
-	var due []touched
-	var entries [][]byte
+	var due []expiredWindow
 	size := 0
 	err = p.walk(h, until+1, func(group int, at int64, rest, _ []byte) (bool, error) {
-		key, more, ok := cutPart(rest)
-		window, _, ok2 := cutPart(more)
-		if !ok || !ok2 {
-			return false, errors.New("a timer in the store is cut short")
+		w, err := cutWindow(h.kind, group, at, rest)
+		if err != nil {
+			return false, err
 		}
-		due = append(due, touched{bytes.Clone(key), bytes.Clone(window)})
-		entries = append(entries, append(queueKey(h.kind, group, at), rest...))
+		due = append(due, w)
 		size += len(rest)
 		return size < sendBytes, nil
 	})
 	if err != nil {
 		return false, err
 	}
-	for i, w := range due {
-		if err := p.load(w.key, [][]byte{w.window}); err != nil {
+	for _, w := range due {
+		p.at.found(w.group, w.name)
+		if err := p.load([][]byte{w.window}); err != nil {
 			return false, err
 		}
 		effects, err := p.key.Wake(p.now, w.window)
@@ -517,9 +527,9 @@ func (p *panes) wakeDue(ctx context.Context, h *heads, until int64) (did bool, e
 			return false, err
 		}
 		// It has come, whether or not the window still knows of it.
-		p.over.Delete(entries[i])
-		p.woken = entries[i]
-		err = p.carryOut(ctx, w.key, nil, effects)
+		p.over.Delete(w.entry)
+		p.woken = w.entry
+		err = p.carryOut(ctx, nil, effects)
 		p.woken = nil
 		if err != nil {
 			return false, err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -33,7 +34,7 @@ func TestPanesKeepAllValues(t *testing.T) {
 		trigger := rapid.SampledFrom([]string{"Default", "Always", "Repeat(ElementCount(3))", "AfterEndOfWindow(early=ElementCount(2))"}).Draw(t, "trigger")
 		accumulating := !sessions && rapid.Bool().Draw(t, "accumulating")
 		mode := map[bool]string{true: " mode=accumulating"}[accumulating]
-		in, out, done := openPanes(t, "fn="+kind+" trigger="+trigger+mode)
+		in, out, done := openPanes(t, "fn="+kind+" trigger="+trigger+mode, drawWhole(t))
 		defer done()
 
 		want := map[string][]string{}
@@ -41,7 +42,8 @@ func TestPanesKeepAllValues(t *testing.T) {
 		serial, watermark := 0, int64(0)
 		for step := range rapid.IntRange(1, 8).Draw(t, "steps") {
 			if in.opened() && rapid.IntRange(0, 3).Draw(t, "snapshot") == 0 {
-				if err := in.snapshot(filepath.Join(in.spec.State.Directory, fmt.Sprint("snapshot", step))); err != nil {
+				if err := errors.Join(
+					in.snapshot(filepath.Join(in.spec.State.Directory, fmt.Sprint("snapshot", step))), checkKeys(in.over)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -98,6 +100,9 @@ func TestPanesKeepAllValues(t *testing.T) {
 			t.Fatalf("values, those that are wrong with +:\n%s", d)
 		}
 		if in.opened() {
+			if err := checkKeys(in.over); err != nil {
+				t.Fatal(err)
+			}
 			if err := in.over.Scan(nil, []byte{0xff}, func(key, _ []byte) (bool, error) {
 				if key[placeBytes-1] == byte(kindMark) {
 					return true, nil // of a snapshot
@@ -114,7 +119,7 @@ func TestPanesKeepAllValues(t *testing.T) {
 // store yet; the values are there for the next one.
 func TestPanesOfValuesBeforeTheirWindow(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		in, out, done := openPanes(t, "fn=fixed mode=accumulating trigger=AfterEndOfWindow(early=ElementCount(3))")
+		in, out, done := openPanes(t, "fn=fixed mode=accumulating trigger=AfterEndOfWindow(early=ElementCount(3))", drawWhole(t))
 		defer done()
 		var records [][]byte
 		var want []string
@@ -134,11 +139,14 @@ func TestPanesOfValuesBeforeTheirWindow(t *testing.T) {
 	})
 }
 
-// openPanes opens the intake of a task for windows as plantest has them.
+// drawWhole draws how long keys may be to stand in front of entries.
+func drawWhole(t *rapid.T) int { return rapid.SampledFrom([]int{0, -1}).Draw(t, "whole") }
+
+// openPanes opens the intake of a task for windows as plantest has them, and for keys that are long from whole bytes on.
 func openPanes(t interface {
 	Helper()
 	Fatal(...any)
-}, windows string) (in *panes, out *collecting, done func()) {
+}, windows string, whole int) (in *panes, out *collecting, done func()) {
 	t.Helper()
 	pipeline, err := plantest.Parse(`
 env other
@@ -163,7 +171,7 @@ pardo work(grouped) > out
 	out = &collecting{}
 	in, err = newPanes(Spec{
 		Plan: p, Stage: p.Stages[1], Parallelism: 1, KeyGroups: 4, BundleBytes: DefaultBundleBytes, Log: slog.New(slog.DiscardHandler),
-		State: State{Directory: dir, Cache: cache},
+		State: State{Directory: dir, Cache: cache, WholeKeys: whole},
 	}, out)
 	if err != nil {
 		t.Fatal(err)

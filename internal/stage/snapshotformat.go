@@ -8,7 +8,7 @@ import (
 
 // snapshotVersion is the format of all that a task writes into a snapshot: which files there are, the keys and values of its
 // store (docs/formats/state.md), the states of groupings (docs/formats/grouping.md).
-const snapshotVersion = 5
+const snapshotVersion = 6
 
 // formatName is the file of a snapshot with its format.
 const formatName = "format"

@@ -210,7 +210,7 @@ func TestSourceScenarios(t *testing.T) {
 					r.close()
 				}
 				fn = &sourceFn{waits: make(chan struct{}, 1)}
-				r = newScriptRig(t, t.TempDir(), sourcePlan(t, d.HasArg("plain")), oneHarness(t, map[string]sdk.Script{"work": fn.script}), tasks)
+				r = newScriptRig(t, t.TempDir(), sourcePlan(t, d.HasArg("plain")), oneHarness(t, map[string]sdk.Script{"work": fn.script}), tasks, 0)
 				fn.rig = r
 				return ""
 			case "elements", "checkpoint":
@@ -243,7 +243,7 @@ func TestSourcesAreAsTheReference(t *testing.T) {
 	fn := &sourceFn{}
 	harness := oneHarness(t, map[string]sdk.Script{"work": func(b *sdk.Bundle) error { return fn.script(b) }})
 	rapid.Check(t, func(rt *rapid.T) {
-		r := newScriptRig(rt, t.TempDir(), sourcePlan(rt, false), harness, rapid.IntRange(1, 3).Draw(rt, "tasks"))
+		r := newScriptRig(rt, t.TempDir(), sourcePlan(rt, false), harness, rapid.IntRange(1, 3).Draw(rt, "tasks"), 0)
 		defer r.close()
 		fn.rig = r
 		r.clock(0)

@@ -66,6 +66,9 @@ type State struct {
 	Directory string
 	// Cache bounds the memory that the stores of all tasks of a server take together.
 	Cache *kv.Cache
+	// WholeKeys is how many bytes a user's key may have that stands in front of what is kept of it; of longer ones a digest does. 0 stands for
+	// 1 KiB, which is part of the format of snapshots; a test may have another, and -1 for no key at all.
+	WholeKeys int
 }
 
 // DefaultBundleBytes bounds a bundle's input. The fixed cost of a bundle is about a millisecond, which 32 MiB hide at

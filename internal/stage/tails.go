@@ -90,26 +90,26 @@ func (t *tail) add(at int64, value []byte) {
 func (t *tail) clear() { t.n, t.values = 0, t.values[:0] }
 
 // spill gives a window's tail an entry of its own.
-func (p *panes) spill(key []byte, t *tail) {
-	p.over.Insert(p.value(key, t.window, t.end-t.n), appendPack(make([]byte, 0, binary.MaxVarintLen32+len(t.values)), t.n, t.values))
+func (p *panes) spill(t *tail) {
+	p.over.Insert(p.value(t.window, t.end-t.n), appendPack(make([]byte, 0, binary.MaxVarintLen32+len(t.values)), t.n, t.values))
 	t.clear()
 }
 
 // appendTail is append where windows do not merge.
-func (p *panes) appendTail(key []byte, e *grouping.Effect, value []byte) error {
+func (p *panes) appendTail(e *grouping.Effect, value []byte) error {
 	t, err := p.tails.of(e.Window)
 	if err != nil {
 		return err
 	}
 	if len(t.values) >= packBytes {
-		p.spill(key, t)
+		p.spill(t)
 	}
 	t.add(e.At, value)
 	return nil
 }
 
 // save puts a window's state into the store, and what values there are with it.
-func (p *panes) save(key []byte, e *grouping.Effect) error {
+func (p *panes) save(e *grouping.Effect) error {
 	var t *tail
 	more := 0
 	if !p.machine.Merging() {
@@ -118,13 +118,18 @@ func (p *panes) save(key []byte, e *grouping.Effect) error {
 			return err
 		}
 		if len(t.values) > tailBytes {
-			p.spill(key, t)
+			p.spill(t)
 		}
 		more = len(t.values)
 	}
+	if e.New && isLong(p.at.name) {
+		if err := p.keep(p.at.group, p.at.name, p.at.key); err != nil {
+			return err
+		}
+	}
 	// Key and value in one piece of memory.
-	b := make([]byte, 0, placeBytes+4*binary.MaxVarintLen32+len(key)+len(e.Window)+len(e.State)+more)
-	b = appendPart(appendPart(p.begin(b, kindWindow, key), key), e.Window)
+	b := make([]byte, 0, placeBytes+3*binary.MaxVarintLen32+len(p.at.name)+len(e.Window)+len(e.State)+more)
+	b = appendPart(appendEntry(b, kindWindow, p.at.group, p.at.name), e.Window)
 	at := len(b)
 	b = appendPart(b, e.State)
 	if t != nil && t.n > 0 {
@@ -139,7 +144,7 @@ func (p *panes) save(key []byte, e *grouping.Effect) error {
 }
 
 // gather adds the values of a pane to its record.
-func (p *panes) gather(g *groupRecord, key []byte, e *grouping.Effect) error {
+func (p *panes) gather(g *groupRecord, e *grouping.Effect) error {
 	var t *tail
 	apart := e.N // values that have entries of their own
 	if !p.machine.Merging() {
@@ -150,8 +155,8 @@ func (p *panes) gather(g *groupRecord, key []byte, e *grouping.Effect) error {
 		apart -= t.n
 	}
 	if apart > 0 {
-		bag := p.bag(key, e.Bag)
-		if t != nil && p.over.Fresh(p.window(key, e.Window)) {
+		bag := p.bag(e.Bag)
+		if t != nil && p.over.Fresh(p.window(e.Window)) {
 			p.over.Bare(bag, after(bag)) // the values came with the window, or after it
 		}
 		if err := p.over.Scan(bag, after(bag), func(_, entry []byte) (bool, error) {
@@ -176,7 +181,7 @@ func (p *panes) gather(g *groupRecord, key []byte, e *grouping.Effect) error {
 }
 
 // clear deletes the values of a bag.
-func (p *panes) clear(key []byte, e *grouping.Effect) error {
+func (p *panes) clear(e *grouping.Effect) error {
 	if !p.machine.Merging() {
 		t, err := p.tails.of(e.Window)
 		if err != nil {
@@ -188,6 +193,6 @@ func (p *panes) clear(key []byte, e *grouping.Effect) error {
 			return nil
 		}
 	}
-	bag := p.bag(key, e.Bag)
+	bag := p.bag(e.Bag)
 	return p.over.DeleteRange(bag, after(bag))
 }

@@ -47,6 +47,7 @@ type scriptRig struct {
 	dir     string
 	store   *shuffle.Store
 	cache   *kv.Cache
+	whole   int // stage.State.WholeKeys
 	runs    int
 	tasks   []stage.StreamingTask
 	outs    []*scriptOut
@@ -60,9 +61,9 @@ type scriptRig struct {
 const rigKeyGroups = 8
 
 // newScriptRig makes tasks of the stage of the transform "work".
-func newScriptRig(t failing, dir string, p *plan.Plan, harness stage.Harness, tasks int) *scriptRig {
+func newScriptRig(t failing, dir string, p *plan.Plan, harness stage.Harness, tasks, whole int) *scriptRig {
 	t.Helper()
-	r := &scriptRig{t: t, plan: p, harness: harness, dir: dir, cache: kv.NewCache(1 << 20), input: coder.MinTimestamp}
+	r := &scriptRig{t: t, plan: p, harness: harness, dir: dir, whole: whole, cache: kv.NewCache(1 << 20), input: coder.MinTimestamp}
 	r.store = shuffle.NewStore(dir, shuffle.NewBudget(64<<20))
 	for _, s := range p.Stages {
 		if slices.Contains(s.Transforms, "work") {
@@ -88,7 +89,7 @@ func (r *scriptRig) open(tasks int, restore []stage.Restore) {
 		out := &scriptOut{rig: r, task: i, told: coder.MinTimestamp, before: coder.MinTimestamp}
 		made, err := stage.Open(stage.Spec{
 			Plan: r.plan, Stage: r.stage, Index: i, Parallelism: tasks, KeyGroups: rigKeyGroups, Store: r.store, Harness: r.harness, Out: out,
-			State:   stage.State{Directory: filepath.Join(r.dir, fmt.Sprintf("state-%d-%d", r.runs, i)), Cache: r.cache},
+			State:   stage.State{Directory: filepath.Join(r.dir, fmt.Sprintf("state-%d-%d", r.runs, i)), Cache: r.cache, WholeKeys: r.whole},
 			Restore: restore, Attempts: 1, Log: slog.New(slog.DiscardHandler),
 		})
 		r.check(err)
@@ -161,6 +162,7 @@ func (r *scriptRig) restore(tasks int) {
 		dir := filepath.Join(r.dir, fmt.Sprintf("snapshot-%d-%d", r.runs, i))
 		r.check(os.MkdirAll(dir, 0o700))
 		r.check(task.Snapshot(context.Background(), uint64(r.runs), dir))
+		r.check(stage.CheckKeys(dir, filepath.Join(r.dir, "looked-at"), r.cache))
 		all = append(all, stage.Restore{Directory: dir, Index: i, Parallelism: len(r.tasks)})
 	}
 	for _, task := range r.tasks {

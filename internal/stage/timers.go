@@ -17,6 +17,7 @@ type timer struct {
 	fires, holds     int64
 	due              int64 // when it fires by the task's time; fires is what the SDK knows
 	pane             []byte
+	group            int    // the key group
 	name             []byte // of one that was found in the store; nil of others
 }
 
@@ -123,18 +124,26 @@ func (t *timer) append(b []byte) []byte {
 
 // appendName appends what a timer is known by: the timers of a key and window have a common beginning.
 func (k *kept) appendName(b []byte, t *timer) []byte {
-	b = appendPart(appendPart(b, t.key), t.window)
+	b = appendPart(k.appendKeyName(b, t.key), t.window)
 	family := k.state.Timers[t.family].Name
 	return appendPart(append(binary.AppendUvarint(b, uint64(len(family))), family...), t.tag)
 }
 
-// cutName is the reverse of name. A family that the transform has no longer is an error.
+var errTimerName = errors.New("a timer's name in the store is cut short")
+
+// cutName is the reverse of appendName. A long key is not known by it. A family that the transform has no longer is an error.
 func (k *kept) cutName(b []byte) (t timer, err error) {
+	of, b, ok := cutKeyName(b)
+	if !ok {
+		return t, errTimerName
+	}
+	if !isLong(of) {
+		t.key, _, _ = cutPart(of)
+	}
 	var family []byte
-	var ok bool
-	for _, part := range []*[]byte{&t.key, &t.window, &family, &t.tag} {
+	for _, part := range []*[]byte{&t.window, &family, &t.tag} {
 		if *part, b, ok = cutPart(b); !ok {
-			return t, errors.New("a timer's name in the store is cut short")
+			return t, errTimerName
 		}
 	}
 	for i, f := range k.state.Timers {
@@ -161,7 +170,7 @@ func (k *kept) timerKeys(t *timer, name []byte, due, holds int64) (named, queued
 	if apart {
 		size += placeBytes + coder.TimestampSize + len(name)
 	}
-	b := append(k.begin(make([]byte, 0, size), kindTimer, t.key), name...)
+	b := appendEntry(make([]byte, 0, size), kindTimer, t.group, name)
 	named = b[:len(b):len(b)]
 	enter := func(kd kind, at int64) []byte {
 		from := len(b)
@@ -185,20 +194,23 @@ func (k *kept) apply(t *timer) error {
 	}
 	named, queued, hold := k.timerKeys(t, name, t.due, t.holds)
 	value := t.appendValue(make([]byte, 0, timerValue+len(t.pane)))
-	group := k.groupOf(t.key)
 	k.over.Insert(named, value)
 	k.over.Insert(queued, value)
-	k.queueOf(t.family).put(group, t.due)
+	k.queueOf(t.family).put(t.group, t.due)
 	if hold != nil {
 		k.over.Insert(hold, nil)
-		k.holds.put(group, t.holds)
+		k.holds.put(t.group, t.holds)
 	}
-	return nil
+	if !isLong(name) {
+		return nil
+	}
+	of, _, _ := cutKeyName(name)
+	return k.keep(t.group, of, t.key)
 }
 
 // remove takes the timer with a name out, if there is one.
 func (k *kept) remove(t *timer, name []byte) error {
-	k.lookup = append(k.begin(k.lookup[:0], kindTimer, t.key), name...)
+	k.lookup = appendEntry(k.lookup[:0], kindTimer, t.group, name)
 	value, ok, err := k.over.Get(k.lookup)
 	if err != nil || !ok {
 		return err
@@ -219,6 +231,7 @@ func (k *kept) take(t *timer, name []byte, due, holds int64) {
 	if hold != nil {
 		k.over.Delete(hold)
 	}
+	k.loosen(t.group, name)
 }
 
 // holdsApart tells whether a timer is in the queue of holds. One that fires by event time, and puts nothing out with a time before
@@ -237,15 +250,16 @@ func (k *kept) due(h *heads, before int64) ([]timer, error) {
 		return nil, nil
 	}
 	var due []timer
+	var long []int // of due, whose keys have to be read
 	seen := map[string]bool{}
 	size, looked := 0, 0
-	err := k.walk(h, before, func(_ int, _ int64, rest, value []byte) (bool, error) {
+	err := k.walk(h, before, func(group int, _ int64, rest, value []byte) (bool, error) {
 		looked++
-		key, _, ok := cutPart(rest)
+		of, _, ok := cutKeyName(rest)
 		if !ok {
 			return false, errors.New("a timer in the store is cut short")
 		}
-		if !seen[string(key)] {
+		if !seen[string(of)] {
 			// What there is of it is the store's until the function returns.
 			both := append(append(make([]byte, 0, len(rest)+len(value)), rest...), value...)
 			t, err := k.cutName(both[:len(rest)])
@@ -255,13 +269,23 @@ func (k *kept) due(h *heads, before int64) ([]timer, error) {
 			if err := t.setValue(both[len(rest):]); err != nil {
 				return false, err
 			}
-			t.name = both[:len(rest)]
+			t.group, t.name = group, both[:len(rest)]
+			if isLong(of) {
+				long = append(long, len(due))
+			}
 			due = append(due, t)
-			seen[string(key)] = true
-			size += len(rest) + len(value)
+			seen[string(of)] = true
+			size += len(rest) + len(value) + keySize(of)
 		}
 		return size < k.spec.BundleBytes && looked < 4*len(due)+lookahead, nil
 	})
+	for _, i := range long {
+		if err == nil {
+			t := &due[i]
+			of, _, _ := cutKeyName(t.name)
+			t.key, err = k.appendKey(nil, t.group, of)
+		}
+	}
 	return due, err
 }
 

@@ -187,7 +187,7 @@ func TestTimersAreAsTheReference(t *testing.T) {
 		}
 		ref := &timerReference{fixed: f.fixed, lateness: f.lateness, watermark: coder.MinTimestamp, keys: map[string]map[string]*referenceTimer{}, did: map[string][]string{}}
 		tasks := rapid.IntRange(1, 3).Draw(rt, "tasks")
-		r := newScriptRig(rt, t.TempDir(), timerPlan(rt, windows, ""), harnesses[f], tasks)
+		r := newScriptRig(rt, t.TempDir(), timerPlan(rt, windows, ""), harnesses[f], tasks, rapid.SampledFrom([]int{0, -1}).Draw(rt, "whole keys"))
 		defer r.close()
 		fn.rig = r
 		r.clock(0)
@@ -269,6 +269,7 @@ func TestTimersAreAsTheReference(t *testing.T) {
 				rt.Fatalf("task %d is not quiet", i)
 			}
 		}
+		r.restore(1) // which looks at what is kept
 	})
 }
 

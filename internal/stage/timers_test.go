@@ -14,11 +14,18 @@ import (
 
 // TestTimerScenarios holds what becomes of elements, state, timers and time, event by event, against what is written down.
 //
-//	stage [window=OPTIONS] [expiry] [tasks=N]   a stage with state and timers; the options of its window as package plantest has
+//	stage [window=OPTIONS] [expiry] [sorted] [tasks=N]   a stage with state and timers; the options of its window as package plantest has
 //	                                     them, joined by "+": windows of ten milliseconds with fn=fixed
 //	elements                             elements come: KEY TIMESTAMP PROGRAM (see timerFn)
 //	watermark AT, clock AT, flush, drain, restore [tasks=N]
+//
+// All of it holds for keys that stand in front of what is kept of them, and for those of which a digest does.
 func TestTimerScenarios(t *testing.T) {
+	t.Run("short keys", func(t *testing.T) { timerScenarios(t, 0) })
+	t.Run("long keys", func(t *testing.T) { timerScenarios(t, -1) })
+}
+
+func timerScenarios(t *testing.T, whole int) {
 	datadriven.Walk(t, "testdata/timers", func(t *testing.T, path string) {
 		var r *scriptRig
 		fixed := false
@@ -36,13 +43,15 @@ func TestTimerScenarios(t *testing.T) {
 				}
 				windows, options := "", ""
 				d.MaybeScanArgs(t, "window", &windows)
-				if d.HasArg("expiry") {
-					options = "expiry"
+				for _, flag := range []string{"expiry", "sorted"} {
+					if d.HasArg(flag) {
+						options += flag + " "
+					}
 				}
 				fixed = strings.Contains(windows, "fixed")
 				fn := &timerFn{}
 				harness := oneHarness(t, map[string]sdk.Script{"work": fn.script}) // another: it knows stages by their names
-				r = newScriptRig(t, t.TempDir(), timerPlan(t, strings.ReplaceAll(windows, "+", " "), options), harness, tasks)
+				r = newScriptRig(t, t.TempDir(), timerPlan(t, strings.ReplaceAll(windows, "+", " "), options), harness, tasks, whole)
 				fn.rig = r
 				return ""
 			}

@@ -62,7 +62,8 @@ func (k *kept) cellOf(key *fnpb.StateKey) (c cell, err error) {
 	if transform != k.state.Transform || k.state.Kinds[id] != c.kind {
 		return c, fmt.Errorf("state %q of transform %s as %s: %w", id, transform, c.kind, errNoState)
 	}
-	c.prefix = appendPart(appendPart(appendPart(k.place(kindState, c.key), c.key), c.window), []byte(id))
+	c.prefix = k.appendKeyName(begin(make([]byte, 0, 64), kindState, k.groupOf(c.key)), c.key)
+	c.prefix = appendPart(appendPart(c.prefix, c.window), []byte(id))
 	c.lo = c.prefix
 	if c.part {
 		c.lo = appendPart(slices.Clone(c.prefix), key.GetMultimapUserState().GetMapKey())

@@ -122,6 +122,19 @@ func (o *Overlay) Get(key []byte) (value []byte, ok bool, err error) {
 	return o.got, true, broken(closer.Close())
 }
 
+// Has tells whether a key is there. Its value is not read.
+func (o *Overlay) Has(key []byte) (bool, error) {
+	if c, known := o.store.recent.get(key); known {
+		return !c.deleted, nil
+	}
+	it, err := o.iterator()
+	if err != nil {
+		return false, err
+	}
+	ok := it.SeekGE(key) && bytes.Equal(it.Key(), key)
+	return ok, broken(it.Error())
+}
+
 // Last returns the last key from lo on and before hi, and its value, if no file can have one there: ok is false where there is
 // none, and where that is not known. Both are valid until the next call of a method.
 func (o *Overlay) Last(lo, hi []byte) (key, value []byte, ok bool) {

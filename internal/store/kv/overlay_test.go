@@ -180,6 +180,9 @@ func TestAnOverlayIsAMap(t *testing.T) {
 				if err != nil || ok != there || string(got) != want {
 					t.Fatalf("get %q: %q, %t, %v; want %q, %t", k, got, ok, err, want, there)
 				}
+				if has, err := o.Has(k); err != nil || has != there {
+					t.Fatalf("has %q: %t, %v; want %t", k, has, err, there)
+				}
 			},
 			"": func(t *rapid.T) {
 				m.check(t, o, []byte("0"), []byte("99"))

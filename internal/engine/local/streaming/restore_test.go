@@ -277,17 +277,8 @@ func TestForeignSnapshot(t *testing.T) {
 		{"another number", "it says that it is number 1", func(folder string) {
 			rewrite(t, folder, manifestVersion, func(m *manifest) { m.Number = 1 })
 		}},
-		{"a later format of a task's part", "format 99, this version of Trestle reads 5", func(folder string) {
-			text := []byte("trestle task 99\n")
-			if err := os.WriteFile(filepath.Join(folder, "2-0", "format"), text, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			sum, err := sumFile(filepath.Join(folder, "2-0", "format"), int64(len(text)))
-			if err != nil {
-				t.Fatal(err)
-			}
-			rewrite(t, folder, manifestVersion, func(m *manifest) { m.Files["2-0/format"] = sum })
-		}},
+		{"a later format of a task's part", "format 99, this version of Trestle reads 6", taskFormat(t, 99)},
+		{"the format before long keys had digests", "format 5, this version of Trestle reads 6", taskFormat(t, 5)},
 	} {
 		_, err := r.damage(c.harm)
 		if !errors.Is(err, ErrRestore) || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), r.t.Name()) {
@@ -347,4 +338,19 @@ func FuzzManifest(f *testing.F) {
 			}
 		}
 	})
+}
+
+// taskFormat has a task's part of a snapshot be of another format.
+func taskFormat(t *testing.T, version int) func(folder string) {
+	return func(folder string) {
+		text := fmt.Appendf(nil, "trestle task %d\n", version)
+		if err := os.WriteFile(filepath.Join(folder, "2-0", "format"), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		sum, err := sumFile(filepath.Join(folder, "2-0", "format"), int64(len(text)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		rewrite(t, folder, manifestVersion, func(m *manifest) { m.Files["2-0/format"] = sum })
+	}
 }
