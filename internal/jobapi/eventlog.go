@@ -205,10 +205,16 @@ func (l *eventLog) accepted(handle string) {
 	}
 }
 
-// staged notes which artifacts the job is given.
+// staged notes which artifacts the job is given. The error wraps [job.ErrTransition] when it is not to run any more.
 func (l *eventLog) staged(digests []string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.life.State != jobpb.JobState_STOPPED {
+		return fmt.Errorf("%w: artifacts are staged in state %v", job.ErrTransition, l.life.State)
+	}
+	if l.sealed {
+		return journal.ErrClosed
+	}
 	r := &job.Staged{SHA256: digests}
 	if err := l.appendLocked(r, journal.Buffered); err != nil {
 		return err

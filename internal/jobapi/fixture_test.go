@@ -134,6 +134,7 @@ type staging struct {
 	err      error
 	digest   string        // of a file that every job is given, when it is set
 	wait     chan struct{} // Resolved waits for it, when it is set
+	resolved func()        // called when Resolved has its answer, when it is set
 }
 
 func (s *staging) Begin(token string, m map[string][]*pipepb.ArtifactInformation) {
@@ -158,6 +159,9 @@ func (s *staging) Resolved(ctx context.Context, token string) (map[string][]*pip
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
+	}
+	if s.resolved != nil {
+		defer s.resolved()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

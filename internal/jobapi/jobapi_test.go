@@ -342,7 +342,7 @@ func TestCancelWhileStaging(t *testing.T) {
 		t.Errorf("cancelled a prepared job: %v", st)
 	}
 	close(wait)
-	refused(t, <-ran, codes.FailedPrecondition)
+	refused(t, <-ran, codes.FailedPrecondition, "is CANCELLED")
 	equal(t, "states", []string{"STOPPED", "CANCELLED"}, s.states(t, p.GetStagingSessionToken()))
 }
 

@@ -66,8 +66,7 @@ func (s *Service) Run(ctx context.Context, req *jobpb.RunJobRequest) (*jobpb.Run
 	}
 	resolved, err := s.cfg.Staging.Resolved(ctx, e.id)
 	if err != nil {
-		e.unclaim()
-		return nil, refusal(codes.FailedPrecondition, fmt.Sprintf("job %s: its artifacts are not staged: %v", e.id, err))
+		return nil, s.unrun(e, codes.FailedPrecondition, fmt.Sprintf("job %s: its artifacts are not staged: %v", e.id, err))
 	}
 	p, err := e.pipeline()
 	if err == nil {
@@ -77,8 +76,7 @@ func (s *Service) Run(ctx context.Context, req *jobpb.RunJobRequest) (*jobpb.Run
 		err = e.staged(artifact.Digests(resolved))
 	}
 	if err != nil {
-		e.unclaim()
-		return nil, refusal(codes.Internal, fmt.Sprintf("run job %s: %v", e.id, err))
+		return nil, s.unrun(e, codes.Internal, fmt.Sprintf("run job %s: %v", e.id, err))
 	}
 	if err := s.begin(e, p); err != nil {
 		return nil, err
@@ -107,6 +105,19 @@ func (e *entry) unclaim() {
 	e.startable, e.claimed = true, false
 }
 
+// unrun gives a claim up, and is what Run answers with: what is wrong, unless that is only because the job was cancelled
+// meanwhile, or the server is being stopped.
+func (s *Service) unrun(e *entry, code codes.Code, text string) error {
+	e.unclaim()
+	if st := e.state(); st != jobpb.JobState_STOPPED {
+		return refusal(codes.FailedPrecondition, fmt.Sprintf("job %s does not run: it is %v, since before its artifacts were all there", e.id, st))
+	}
+	if s.ctx.Err() != nil { // which comes before Close lets go of what jobs need
+		return errStopping
+	}
+	return refusal(code, text)
+}
+
 // begin makes the job STARTING and sees to it that it is started.
 func (s *Service) begin(e *entry, p *pipepb.Pipeline) error {
 	if err := s.enter(); err != nil {
@@ -123,13 +134,7 @@ func (s *Service) begin(e *entry, p *pipepb.Pipeline) error {
 	e.control.Unlock()
 	if err != nil {
 		abandon()
-		code := codes.Internal
-		if errors.Is(err, job.ErrTransition) {
-			code = codes.FailedPrecondition
-		} else {
-			e.unclaim()
-		}
-		return refusal(code, fmt.Sprintf("run job %s: %v", e.id, err))
+		return s.unrun(e, codes.Internal, fmt.Sprintf("run job %s: %v", e.id, err))
 	}
 	info := e.info()
 	submission := Submission{
