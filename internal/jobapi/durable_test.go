@@ -367,6 +367,63 @@ func TestCloseDetaches(t *testing.T) {
 	equal(t, "messages", []string{"STOPPED", "STARTING", "RUNNING", "DONE"}, again.messages(t, r.ID))
 }
 
+// TestCloseWhileAttaching: a server that is stopped while it asks an engine for a run leaves it, whatever the engine answers then.
+func TestCloseWhileAttaching(t *testing.T) {
+	s := serve(t, t.TempDir())
+	var first []*run
+	for _, name := range []string{"is there", "does not answer"} {
+		r := s.run(t, name)
+		r.State(jobpb.JobState_RUNNING)
+		first = append(first, r)
+	}
+	dir := s.killed(t)
+	for _, r := range first {
+		r.end(jobpb.JobState_DONE)
+	}
+	answer := make(chan struct{})
+	attached := make(chan *run, 1)
+	service, err := jobapi.Open(config(t, dir, &attacher{newRunner(), func(handle string, events engine.Events) (engine.Run, error) {
+		<-answer
+		if handle == "handle of "+first[1].ID {
+			return nil, errors.New("flink at 10.0.0.1:8081 does not answer")
+		}
+		r := newRun(events)
+		r.onCancel = func() { r.end(jobpb.JobState_CANCELLED) }
+		attached <- r
+		return r, nil
+	}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	hurry, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := service.Close(hurry); err == nil || !contains(err.Error(), first[0].ID) || !contains(err.Error(), first[1].ID) {
+		t.Errorf("Close: %v; want an error that names %s and %s", err, first[0].ID, first[1].ID)
+	}
+	close(answer)
+	if err := service.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	select {
+	case <-(<-attached).cancelled:
+		t.Fatal("the run was cancelled")
+	default:
+	}
+
+	again := make(chan *run, len(first))
+	last := serveWith(t, config(t, dir, &attacher{newRunner(), func(_ string, events engine.Events) (engine.Run, error) {
+		r := newRun(events)
+		again <- r
+		return r, nil
+	}}))
+	for range first {
+		(<-again).end(jobpb.JobState_DONE)
+	}
+	for _, r := range first {
+		equal(t, r.Name, []string{"STOPPED", "STARTING", "RUNNING", "DONE"}, last.messages(t, r.ID))
+	}
+}
+
 // TestOneServer: a data folder has one server at a time.
 func TestOneServer(t *testing.T) {
 	dir := t.TempDir()

@@ -95,21 +95,23 @@ func (s *Service) resume(e *entry) {
 	attacher, ok := s.cfg.Runner.(Attacher)
 	if !ok || e.life.Handle == "" {
 		s.lost(e, engine.ErrLost)
+		s.finish(e)
 		return
 	}
 	e.asked, e.draining = e.life.State == jobpb.JobState_CANCELLING, e.life.State == jobpb.JobState_DRAINING
 	handle := e.life.Handle
 	ctx, abandon := context.WithCancel(s.ctx)
-	e.abandon, e.released = abandon, make(chan struct{})
+	e.abandon, e.released, e.attaching = abandon, make(chan struct{}), true
 	go func() {
 		defer close(e.released)
 		defer abandon()
 		run, err := attacher.Attach(ctx, handle, events{e.eventLog})
-		if err != nil {
+		switch {
+		case err == nil:
+			s.follow(e, run)
+		case !s.detached(e): // otherwise the next server asks again
 			s.lost(e, err)
-			return
 		}
-		s.follow(e, run)
 		s.finish(e)
 	}()
 }
@@ -127,5 +129,4 @@ func (s *Service) lost(e *entry, err error) {
 		e.message(jobpb.JobMessage_JOB_MESSAGE_ERROR, text)
 		e.end(job.Failed)
 	}
-	s.finish(e)
 }

@@ -34,6 +34,7 @@ type entry struct {
 	abandon   context.CancelFunc // ends a Start or an Attach; nil before there is one
 	released  chan struct{}      // closed when nothing of the job runs any more; nil before something does
 	polled    bool               // GetState was called since Run
+	attaching bool               // an engine has it, and is being asked for it
 	left      bool               // the run goes on without this server
 	durable   func() error       // makes what Prepare has written durable; nil for a job of an earlier server
 }
@@ -208,11 +209,14 @@ func (e *entry) end(ev job.Event) {
 // follow waits for a run's end.
 func (s *Service) follow(e *entry, run engine.Run) {
 	e.control.Lock()
-	e.run = run
-	asked := e.asked
+	e.run, e.attaching = run, false
+	asked, left := e.asked, e.left
 	e.drain()
 	e.control.Unlock()
-	if asked {
+	switch {
+	case left: // before there was a run
+		run.Detach()
+	case asked:
 		run.Cancel()
 	}
 	<-run.Done()
@@ -228,11 +232,15 @@ func (s *Service) detach(e *entry) bool {
 		return false
 	}
 	e.control.Lock()
+	if e.left {
+		e.control.Unlock()
+		return true
+	}
 	run := e.run
-	left := run != nil && run.Handle() != "" && !e.asked
+	left := (e.attaching || run != nil && run.Handle() != "") && !e.asked
 	e.left = left
 	e.control.Unlock()
-	if left {
+	if left && run != nil {
 		run.Detach()
 	}
 	return left
