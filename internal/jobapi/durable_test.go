@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -461,46 +460,6 @@ func TestCloseIsBounded(t *testing.T) {
 	}
 	equal(t, "states", []string{"STOPPED", "STARTING", "CANCELLING", "Unavailable"}, s.states(t, r.ID))
 	r.end(jobpb.JobState_CANCELLED)
-}
-
-// failing is a journal's file that fails to write when it is told to.
-type failing struct {
-	*os.File
-	fail *atomic.Bool
-}
-
-func (f failing) WriteAt(b []byte, off int64) (int, error) {
-	if f.fail.Load() {
-		return 0, errors.New("no space left on device")
-	}
-	return f.File.WriteAt(b, off)
-}
-
-// TestFullDisk: with no room for a job's log nothing begins; what has begun comes to its end, and is not written.
-func TestFullDisk(t *testing.T) {
-	fail := new(atomic.Bool)
-	r := newRunner()
-	s := serveWith(t, jobapi.WithWrap(config(discard{t}, t.TempDir(), r), func(f *os.File) journal.File { return failing{f, fail} }))
-	s.runner = r
-	started := s.run(t, "started")
-	p := s.prepare(t, "prepared")
-	fail.Store(true)
-	_, err := s.Run(t.Context(), &jobpb.RunJobRequest{PreparationId: p.GetPreparationId()})
-	refused(t, err, codes.Internal, "no space left on device")
-	_, err = s.Prepare(t.Context(), &jobpb.PrepareJobRequest{Pipeline: pipeline(), JobName: "late"})
-	refused(t, err, codes.Internal, "no space left on device")
-	if late, err := filepath.Glob(filepath.Join(s.dir, "jobs", "late-*")); err != nil || len(late) > 0 {
-		t.Errorf("left behind: %v, %v", late, err)
-	}
-	started.State(jobpb.JobState_RUNNING)
-	started.Message(basic, "lost")
-	started.end(jobpb.JobState_DONE)
-	equal(t, "states without a disk", []string{"STOPPED", "STARTING", "DONE"}, s.states(t, started.ID))
-	fail.Store(false)
-	s.submit(t, p.GetPreparationId())
-	again := <-r.starts
-	again.end(jobpb.JobState_DONE)
-	equal(t, "states once there is room", []string{"STOPPED", "STARTING", "DONE"}, s.states(t, again.ID))
 }
 
 // TestEndlessMessages: a job that never stops talking does not fill the disk, and its end and the reason for it are told.

@@ -60,6 +60,7 @@ type eventLog struct {
 	lost    int              // records that could not be written
 	full    int              // how many times the quota has been passed, and told of
 	last    *job.Message     // the last error, where it is left out for the quota
+	untold  *job.Message     // the last error, where the disk did not take it
 	metrics *jobpb.MetricResults
 	unsaved bool      // metrics are not in the journal
 	saved   time.Time // when metrics were last journaled
@@ -78,6 +79,21 @@ func (l *eventLog) stateEvent() *jobpb.JobStateEvent {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return &jobpb.JobStateEvent{State: l.life.State, Timestamp: timestamppb.New(l.life.Changed)}
+}
+
+// unwritten is what the log lacks of a job's end: its state, and the error before it. Nil when the job has not ended.
+func (l *eventLog) unwritten() []job.Record {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !job.Terminal(l.life.State) {
+		return nil
+	}
+	var records []job.Record
+	if l.untold != nil {
+		records = append(records, l.untold)
+	}
+	change := &jobpb.JobStateEvent{State: l.life.State, Timestamp: timestamppb.New(l.life.Changed)}
+	return append(records, &job.StateChange{JobStateEvent: change})
 }
 
 // info is what GetJobs tells of the job. Its options are shared, and not to be changed.
@@ -105,7 +121,7 @@ func (l *eventLog) happenLocked(e job.Event) (st job.State, changed bool, err er
 	if err != nil || next == before {
 		return before, false, err
 	}
-	if e == job.Failed && l.life.Errors == 0 && l.last == nil {
+	if e == job.Failed && l.life.Errors == 0 && l.last == nil && l.untold == nil {
 		// Clients wait for a reason, and say "unknown error" when none comes.
 		l.messageLocked(jobpb.JobMessage_JOB_MESSAGE_ERROR, "The job failed, and the engine gave no reason.")
 	}
@@ -113,6 +129,9 @@ func (l *eventLog) happenLocked(e job.Event) (st job.State, changed bool, err er
 		l.saveMetricsLocked()
 		if l.last != nil {
 			l.addLocked(l.last)
+		}
+		if l.untold != nil {
+			l.addLocked(l.untold)
 		}
 	}
 	change := &job.StateChange{JobStateEvent: &jobpb.JobStateEvent{State: next, Timestamp: timestamppb.New(l.clock())}}
@@ -183,8 +202,15 @@ func (l *eventLog) roomLocked(m *job.Message) bool {
 // addLocked numbers a message and writes it.
 func (l *eventLog) addLocked(m *job.Message) {
 	m.MessageId = strconv.Itoa(l.life.Messages + 1)
+	isError := m.GetImportance() == jobpb.JobMessage_JOB_MESSAGE_ERROR
 	if l.appendLocked(m, journal.Buffered) != nil {
+		if isError {
+			l.untold = m
+		}
 		return
+	}
+	if isError {
+		l.untold = nil
 	}
 	if err := l.life.Apply(m); err != nil {
 		l.log.Error("apply a message", "job", l.id, "error", err)
@@ -248,13 +274,14 @@ func (l *eventLog) lastMetrics(ctx context.Context) (*jobpb.MetricResults, error
 	l.mu.Lock()
 	m, sealed := l.metrics, l.sealed
 	l.mu.Unlock()
-	if m == nil {
-		m = new(jobpb.MetricResults)
+	if m != nil {
+		return m, nil
 	}
+	m = new(jobpb.MetricResults)
 	if !sealed {
 		return m, nil
 	}
-	// The metrics of a job that has ended are not kept in memory.
+	// The metrics of a job that has ended are kept in memory only where the log did not take them.
 	err := l.read(ctx, func(r job.Record) (bool, error) {
 		if r, ok := r.(*job.Metrics); ok {
 			m = r.MetricResults

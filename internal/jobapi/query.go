@@ -173,10 +173,16 @@ func (s *Service) stream(ctx context.Context, id string, send func(job.Record) e
 		return nil
 	}
 	// The log ended before the job did: the server ends, or the disk refused the last state.
-	if st := e.stateEvent(); job.Terminal(st.GetState()) {
-		return send(&job.StateChange{JobStateEvent: st})
+	rest := e.unwritten()
+	if rest == nil {
+		return errStopping
 	}
-	return errStopping
+	for _, r := range rest {
+		if err := send(r); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // failure is an error of the server's own, which its log tells of as well.
