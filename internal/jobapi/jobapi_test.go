@@ -553,7 +553,7 @@ func TestOptionsFeedPythonsParser(t *testing.T) {
 			t.Errorf("option %v lacks a description or a group", o)
 		}
 	}
-	equal(t, "options", []string{"parallelism", "bundle_attempts"}, names)
+	equal(t, "options", []string{"parallelism", "bundle_attempts", "engine"}, names)
 }
 
 func TestNames(t *testing.T) {

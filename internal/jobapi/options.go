@@ -28,5 +28,11 @@ func (s *Service) DescribePipelineOptions(
 			"What the user's code says twice in the same words ends the job at once. " +
 			"SDKs that do not have the option take it as --experiments=" + job.AttemptsOption + "=N.",
 		Group: "Trestle",
+	}, {
+		Name: job.EngineOption,
+		Type: jobpb.PipelineOptionType_STRING,
+		Description: "The engine that runs the pipeline, of those that the server has: local, flink. The server's own choice when it is not set. " +
+			"SDKs that do not have the option take it as --experiments=" + job.EngineOption + "=NAME.",
+		Group: "Trestle",
 	}}}, nil
 }

@@ -97,6 +97,8 @@ func (e *Engine) Check(ctx context.Context, _ *pipepb.Pipeline, p *plan.Plan, pa
 	if parallelism > e.cfg.KeyGroups {
 		errs = append(errs, fmt.Errorf("parallelism %d: must be from 1 to %d, the number of key groups", parallelism, e.cfg.KeyGroups))
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, checkTimeout, unanswered(checkTimeout))
+	defer cancel()
 	cluster, err := e.rest.overview(ctx)
 	if err != nil {
 		return errors.Join(append(errs, err)...)

@@ -49,7 +49,7 @@ func (e *Engine) Describe(ctx context.Context) (string, error) {
 // Probe tries what a job needs from every TaskManager, by a job that takes all free slots for a moment. A TaskManager without a free slot
 // is not reached: the number of hosts that answered, and of TaskManagers, tell.
 func (e *Engine) Probe(ctx context.Context, p submission.Probe) (hosts []Host, taskManagers int, err error) {
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, probeTimeout, fmt.Errorf("it did not end within %v; did another job take its slots?", probeTimeout))
 	defer cancel()
 	cluster, err := e.rest.overview(ctx)
 	if err != nil {
@@ -92,6 +92,8 @@ func (e *Engine) awaitProbe(ctx context.Context, id string) error {
 	for {
 		state, err := e.rest.state(ctx, id)
 		switch {
+		case ctx.Err() != nil:
+			return e.abandonProbe(ctx, id)
 		case err != nil:
 			return err
 		case state == finished:
@@ -106,13 +108,14 @@ func (e *Engine) awaitProbe(ctx context.Context, id string) error {
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
-			// The probe's tasks end by themselves; one that never got its slots is taken away.
-			stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
-			defer cancel()
-			err := e.rest.call(stop, callTimeout, "cancel the probe", http.MethodPatch, "/jobs/"+id+"?mode=cancel", nil, nil)
-			return errors.Join(fmt.Errorf("the Flink at %s: the probe of its hosts did not end within %v", e.rest.base, probeTimeout), err)
 		}
 	}
+}
+
+// abandonProbe cancels a probe that is waited for no longer. Its tasks end by themselves; one that never got its slots does not.
+func (e *Engine) abandonProbe(ctx context.Context, id string) error {
+	err := fmt.Errorf("the Flink at %s: the probe of its hosts is given up: %w", e.rest.base, context.Cause(ctx))
+	return errors.Join(err, e.rest.call(context.WithoutCancel(ctx), callTimeout, "cancel the probe", http.MethodPatch, "/jobs/"+id+"?mode=cancel", nil, nil))
 }
 
 // findings are what the probe's tasks found, once for each host.

@@ -22,6 +22,8 @@ import (
 const (
 	// callTimeout bounds a call to Flink that is not an upload or a submission: those take as long as they take.
 	callTimeout = 5 * time.Second
+	// checkTimeout bounds all that is asked before a job is accepted: whoever submits it is told within 5 s of a Flink that is not there.
+	checkTimeout = 4500 * time.Millisecond
 	// submitTimeout bounds the submission of a job: Flink runs the adapter's main method before it answers.
 	submitTimeout = 2 * time.Minute
 	// uploadTimeout bounds the upload of the adapter's jar, of some ten MB.
@@ -82,7 +84,7 @@ func (r *rest) get(ctx context.Context, what, path string, out any) error {
 }
 
 func (r *rest) send(ctx context.Context, timeout time.Duration, what, method, path, contentType string, body io.Reader, out any) error {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, unanswered(timeout))
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, method, r.base+path, body)
 	if err != nil {
@@ -91,12 +93,12 @@ func (r *rest) send(ctx context.Context, timeout time.Duration, what, method, pa
 	request.Header.Set("Content-Type", contentType)
 	response, err := r.http.Do(request)
 	if err != nil {
-		return fmt.Errorf("the Flink at %s cannot be reached from %s: %s: %w", r.base, here.Host(), what, cause(err))
+		return fmt.Errorf("the Flink at %s cannot be reached from %s: %s: %w", r.base, here.Host(), what, cause(ctx, err))
 	}
 	defer response.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(response.Body, answerBytes))
 	if err != nil {
-		return fmt.Errorf("the Flink at %s: %s: read the answer: %w", r.base, what, err)
+		return fmt.Errorf("the Flink at %s: %s: read the answer: %w", r.base, what, cause(ctx, err))
 	}
 	if response.StatusCode >= 300 {
 		return &statusError{address: r.base, what: what, code: response.StatusCode, text: complaint(answer)}
@@ -110,8 +112,14 @@ func (r *rest) send(ctx context.Context, timeout time.Duration, what, method, pa
 	return nil
 }
 
-// cause takes the URL out of an error of the HTTP client's: it has been said.
-func cause(err error) error {
+// unanswered is why a call ends that Flink does not answer.
+func unanswered(timeout time.Duration) error { return fmt.Errorf("no answer within %v", timeout) }
+
+// cause is why a call ended where its context did, and otherwise an error of the HTTP client's without the URL: it has been said.
+func cause(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	var u *url.Error
 	if errors.As(err, &u) {
 		return u.Err
