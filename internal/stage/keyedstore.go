@@ -1,6 +1,7 @@
 package stage
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -100,7 +101,14 @@ func (k *keyedStore) open() error {
 		return err
 	}
 	lo, hi := []byte{byte(k.first >> 8), byte(k.first)}, []byte{byte(k.end >> 8), byte(k.end)}
-	if k.store, err = kv.Open(filepath.Join(k.spec.State.Directory, k.folder), k.spec.State.Cache, k.spec.Log, from, lo, hi); err != nil {
+	wanted := k.spec.wanted
+	if wanted == nil {
+		wanted = k.spec.State.Context
+	}
+	if wanted == nil {
+		wanted = context.Background()
+	}
+	if k.store, err = kv.Open(wanted, filepath.Join(k.spec.State.Directory, k.folder), k.spec.State.Cache, k.spec.Log, from, lo, hi); err != nil {
 		return err
 	}
 	if k.over = k.store.NewOverlay(); k.shared {

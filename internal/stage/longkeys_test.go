@@ -1,6 +1,7 @@
 package stage
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -24,7 +25,7 @@ func CheckKeys(snapshot, scratch string, cache *kv.Cache) error {
 	if err != nil || len(from) == 0 {
 		return err
 	}
-	store, err := kv.Open(filepath.Join(scratch, storeName), cache, slog.New(slog.DiscardHandler), from, []byte{0}, []byte{0xff})
+	store, err := kv.Open(context.Background(), filepath.Join(scratch, storeName), cache, slog.New(slog.DiscardHandler), from, []byte{0}, []byte{0xff})
 	if err != nil {
 		return err
 	}

@@ -505,6 +505,9 @@ func (p *panes) wakeDue(ctx context.Context, h *heads, until int64) (did bool, e
 	}
 	var due []expiredWindow
 	size := 0
+	if err := ctx.Err(); err != nil {
+		return false, context.Cause(ctx)
+	}
 	err = p.walk(h, until+1, func(group int, at int64, rest, _ []byte) (bool, error) {
 		w, err := cutWindow(h.kind, group, at, rest)
 		if err != nil {

@@ -58,6 +58,8 @@ type Spec struct {
 	// stands for not at all.
 	Ahead func() time.Duration
 	Log   *slog.Logger
+
+	wanted context.Context // the task's own; nil of what several tasks share
 }
 
 // State is where a task may keep state.
@@ -69,6 +71,9 @@ type State struct {
 	// WholeKeys is how many bytes a user's key may have that stands in front of what is kept of it; of longer ones a digest does. 0 stands for
 	// 1 KiB, which is part of the format of snapshots; a test may have another, and -1 for no key at all.
 	WholeKeys int
+	// Context ends when nothing that is kept will be wanted any more: what takes long of reading and writing it then fails, with the
+	// context's cause. Nil stands for one that does not end. That the task is closed says as much.
+	Context context.Context
 }
 
 // DefaultBundleBytes bounds a bundle's input. The fixed cost of a bundle is about a millisecond, which 32 MiB hide at
@@ -101,7 +106,12 @@ func Open(s Spec) (Task, error) {
 			return nil, t.errorf("restore", err)
 		}
 	}
-	t.ctx, t.cancel = context.WithCancelCause(context.Background())
+	if s.State.Context == nil {
+		s.State.Context = context.Background()
+	}
+	t.ctx, t.cancel = context.WithCancelCause(s.State.Context)
+	s.wanted = t.ctx
+	t.spec = s
 	var err error
 	if t.stream, err = newStream(s); err != nil {
 		return nil, t.errorf("open", err)

@@ -74,7 +74,7 @@ type task struct {
 	runner runner
 	stream *stream // nil unless the plan is a streaming one
 
-	ctx    context.Context // ends with Close
+	ctx    context.Context // ends with Close, or with State.Context
 	cancel context.CancelCauseFunc
 	busy   sync.Mutex // held by the call under way: Close waits for it
 	closed bool
@@ -88,7 +88,7 @@ func (t *task) call(ctx context.Context, what string, f func(context.Context) er
 	return t.brief(what, func() error {
 		ctx, cancel := context.WithCancelCause(ctx)
 		defer cancel(nil)
-		defer context.AfterFunc(t.ctx, func() { cancel(errClosed) })()
+		defer context.AfterFunc(t.ctx, func() { cancel(context.Cause(t.ctx)) })()
 		return f(ctx)
 	})
 }

@@ -47,7 +47,8 @@ type scriptRig struct {
 	dir     string
 	store   *shuffle.Store
 	cache   *kv.Cache
-	whole   int // stage.State.WholeKeys
+	whole   int             // stage.State.WholeKeys
+	wanted  context.Context // stage.State.Context
 	runs    int
 	tasks   []stage.StreamingTask
 	outs    []*scriptOut
@@ -89,7 +90,7 @@ func (r *scriptRig) open(tasks int, restore []stage.Restore) {
 		out := &scriptOut{rig: r, task: i, told: coder.MinTimestamp, before: coder.MinTimestamp}
 		made, err := stage.Open(stage.Spec{
 			Plan: r.plan, Stage: r.stage, Index: i, Parallelism: tasks, KeyGroups: rigKeyGroups, Store: r.store, Harness: r.harness, Out: out,
-			State:   stage.State{Directory: filepath.Join(r.dir, fmt.Sprintf("state-%d-%d", r.runs, i)), Cache: r.cache, WholeKeys: r.whole},
+			State:   stage.State{Directory: filepath.Join(r.dir, fmt.Sprintf("state-%d-%d", r.runs, i)), Cache: r.cache, WholeKeys: r.whole, Context: r.wanted},
 			Restore: restore, Attempts: 1, Log: slog.New(slog.DiscardHandler),
 		})
 		r.check(err)

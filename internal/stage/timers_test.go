@@ -1,6 +1,8 @@
 package stage_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -73,6 +75,24 @@ func timerScenarios(t *testing.T, whole int) {
 			return r.outcome()
 		})
 	})
+}
+
+// TestSnapshotOfACancelledJob: a task whose job is cancelled while it writes what it keeps says so.
+func TestSnapshotOfACancelledJob(t *testing.T) {
+	fn := &timerFn{}
+	r := newScriptRig(t, t.TempDir(), timerPlan(t, "", ""), oneHarness(t, map[string]sdk.Script{"work": fn.script}), 1, 0)
+	defer r.close()
+	fn.rig = r
+	ctx, cancel := context.WithCancelCause(t.Context())
+	r.wanted = ctx
+	r.restore(1) // the same with the context
+	r.keyed(timerElement(nil, false, "a", 1, "+one;t.x@9"))
+	r.flush()
+	over := errors.New("the job was cancelled")
+	cancel(over)
+	if err := r.tasks[0].Snapshot(context.Background(), 2, t.TempDir()); !errors.Is(err, over) {
+		t.Errorf("a snapshot: %v", err)
+	}
 }
 
 // event has an event happen that is none of a certain stage's.

@@ -142,7 +142,7 @@ func (r *run) streamOnce(n int) error {
 		BundleBytes:   r.cfg.BundleBytes,
 		Attempts:      r.cfg.Attempts,
 		Store:         r.store,
-		State:         stage.State{Directory: state, Cache: r.cfg.State},
+		State:         stage.State{Directory: state, Cache: r.cfg.State, Context: ctx},
 		Harness:       r.harness,
 		Failed:        func() { cancel(nil) },
 		Message:       r.job.Events.Message,

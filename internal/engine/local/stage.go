@@ -81,7 +81,7 @@ func (r *run) open(s *plan.Stage) (*stageRun, error) {
 			BundleBytes: r.cfg.BundleBytes,
 			Attempts:    r.cfg.Attempts,
 			State: stage.State{
-				Directory: filepath.Join(r.dir, "state", fmt.Sprintf("%d-%d", s.Index, i)), Cache: r.cfg.State,
+				Directory: filepath.Join(r.dir, "state", fmt.Sprintf("%d-%d", s.Index, i)), Cache: r.cfg.State, Context: r.ctx,
 			},
 			Log: r.log,
 		}

@@ -7,12 +7,21 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // files is the disk without forcing anything to it: a store does not outlive its process.
-type files struct{ vfs.FS }
+type files struct {
+	vfs.FS
+	// closing is set when nobody will read what is written to tables and to values apart: flushes and compactions end, and closing
+	// the store does not wait for all that they would have written.
+	closing *atomic.Bool
+}
+
+// errUnwanted is a write's error when the store is being closed.
+var errUnwanted = errors.New("the store is being closed")
 
 // untouched is the disk of a checkpoint that is only read. Pebble's lock would be a file more in it, which stays there: a snapshot
 // with it is not what was written, and nobody writes to one.
@@ -25,7 +34,26 @@ type noLock struct{}
 func (noLock) Close() error { return nil }
 
 // file forwards no Sync.
-type file struct{ vfs.File }
+type file struct {
+	vfs.File
+	closing *atomic.Bool // nil for a file whose writes never fail
+}
+
+func (f file) Write(b []byte) (int, error) {
+	if f.closing != nil && f.closing.Load() {
+		return 0, errUnwanted
+	}
+	return f.File.Write(b)
+}
+
+// file makes one of a file that is written. What pebble has of its own state, it takes for broken when a write fails.
+func (f files) file(name string, made vfs.File) file {
+	switch filepath.Ext(name) {
+	case ".sst", ".blob":
+		return file{made, f.closing}
+	}
+	return file{made, nil}
+}
 
 func (file) Sync() error                { return nil }
 func (file) SyncData() error            { return nil }
@@ -36,7 +64,7 @@ func (f files) Create(name string, category vfs.DiskWriteCategory) (vfs.File, er
 	if err != nil {
 		return nil, err
 	}
-	return file{made}, nil
+	return f.file(name, made), nil
 }
 
 func (f files) ReuseForWrite(old, name string, category vfs.DiskWriteCategory) (vfs.File, error) {
@@ -44,7 +72,7 @@ func (f files) ReuseForWrite(old, name string, category vfs.DiskWriteCategory) (
 	if err != nil {
 		return nil, err
 	}
-	return file{made}, nil
+	return f.file(name, made), nil
 }
 
 func (f files) OpenReadWrite(name string, category vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {
@@ -52,7 +80,7 @@ func (f files) OpenReadWrite(name string, category vfs.DiskWriteCategory, opts .
 	if err != nil {
 		return nil, err
 	}
-	return file{made}, nil
+	return f.file(name, made), nil
 }
 
 func (f files) OpenDir(name string) (vfs.File, error) {
@@ -60,7 +88,7 @@ func (f files) OpenDir(name string) (vfs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return file{made}, nil
+	return file{made, nil}, nil
 }
 
 // link puts the files of one directory into another, which is made: linked where the file system can, else copied.

@@ -40,7 +40,7 @@ func increments(b *testing.B, value int, fixed bool) {
 	cache := NewCache(64 << 20)
 	defer cache.Close()
 	dir := b.TempDir()
-	s, err := Open(filepath.Join(dir, "store"), cache, slog.New(slog.DiscardHandler), nil, nil, nil)
+	s, err := Open(b.Context(), filepath.Join(dir, "store"), cache, slog.New(slog.DiscardHandler), nil, nil, nil)
 	if err != nil {
 		b.Fatal(err)
 	}

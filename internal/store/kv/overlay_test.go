@@ -2,6 +2,7 @@ package kv
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -85,7 +86,7 @@ func TestAnOverlayIsAMap(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		n++
 		dir := filepath.Join(folders, fmt.Sprint(n))
-		s, err := Open(dir, cache, slog.New(slog.DiscardHandler), nil, nil, nil)
+		s, err := Open(context.Background(), dir, cache, slog.New(slog.DiscardHandler), nil, nil, nil)
 		if err != nil {
 			rt.Fatal(err)
 		}

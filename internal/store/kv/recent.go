@@ -234,6 +234,10 @@ func (s *Store) write() error {
 	batch := s.db.NewBatch()
 	var err error
 	push := func() error {
+		// Each may wait for a flush or a compaction.
+		if err := s.unwanted(); err != nil {
+			return err
+		}
 		if err := batch.Commit(pebble.NoSync); err != nil {
 			return err
 		}

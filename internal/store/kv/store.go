@@ -2,12 +2,14 @@ package kv
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -32,6 +34,8 @@ type Store struct {
 	next, nextWritten uint64
 	charged           int // what the cache has been told of recent
 	writes            int // how often recent has gone to db
+	wanted            context.Context
+	files             files
 }
 
 // sequence is where a store keeps its counter: behind all keys of key groups.
@@ -40,8 +44,15 @@ var sequence = []byte{0xff, 0xff, 0xff}
 // Open makes a store in a directory, which is not there yet or empty, and the store's from now on: Close removes it. It
 // holds what the given checkpoints have of keys from lo on and before hi (nil: to the end); keys are assumed to be in one
 // checkpoint at the most. The checkpoints stay as they are.
-func Open(dir string, cache *Cache, log *slog.Logger, from []string, lo, hi []byte) (*Store, error) {
-	s := &Store{dir: dir, cache: cache, recent: newRecent()}
+//
+// When the context ends, nothing of the store will be wanted any more: what takes long, now and later, fails with its cause. Then it
+// can only be closed.
+func Open(ctx context.Context, dir string, cache *Cache, log *slog.Logger, from []string, lo, hi []byte) (*Store, error) {
+	return open(ctx, vfs.Default, dir, cache, log, from, lo, hi)
+}
+
+func open(ctx context.Context, disk vfs.FS, dir string, cache *Cache, log *slog.Logger, from []string, lo, hi []byte) (*Store, error) {
+	s := &Store{dir: dir, cache: cache, recent: newRecent(), wanted: ctx, files: files{disk, &atomic.Bool{}}}
 	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
@@ -52,7 +63,7 @@ func Open(dir string, cache *Cache, log *slog.Logger, from []string, lo, hi []by
 		}
 	}
 	var err error
-	if s.db, err = pebble.Open(dir, options(cache, log)); err != nil {
+	if s.db, err = pebble.Open(dir, options(s.files, cache, log)); err != nil {
 		return nil, errors.Join(fmt.Errorf("store: open %s: %w", dir, err), os.RemoveAll(dir))
 	}
 	if whole {
@@ -71,9 +82,9 @@ func Open(dir string, cache *Cache, log *slog.Logger, from []string, lo, hi []by
 	return s, nil
 }
 
-func options(cache *Cache, log *slog.Logger) *pebble.Options {
+func options(f files, cache *Cache, log *slog.Logger) *pebble.Options {
 	o := &pebble.Options{
-		DisableWAL: true, FormatMajorVersion: pebble.FormatNewest, FS: files{vfs.Default},
+		DisableWAL: true, FormatMajorVersion: pebble.FormatNewest, FS: f,
 		MemTableSize: memtable, MemTableStopWritesThreshold: 4,
 		// Many small compactions instead of few large ones, so that no checkpoint has to write much that has not changed: a few flushes
 		// at a time go into a level that is small itself, and from there table by table (docs/decisions/0025-compactions-in-small-pieces.md).
@@ -88,7 +99,14 @@ func options(cache *Cache, log *slog.Logger) *pebble.Options {
 	}
 	apart := &apart{}
 	o.Experimental.ValueSeparationPolicy = apart.policy
-	o.EventListener = &pebble.EventListener{CompactionBegin: apart.begin}
+	o.EventListener = &pebble.EventListener{
+		CompactionBegin: apart.begin,
+		BackgroundError: func(err error) {
+			if !errors.Is(err, errUnwanted) {
+				logger{log}.Errorf("in the background: %v", err)
+			}
+		},
+	}
 	return o
 }
 
@@ -121,7 +139,7 @@ func (s *Store) narrow(lo, hi []byte) error {
 
 // take copies what a checkpoint has of the range.
 func (s *Store) take(checkpoint string, cache *Cache, log *slog.Logger, lo, hi []byte) (err error) {
-	o := options(cache, log)
+	o := options(s.files, cache, log)
 	o.ReadOnly, o.FS = true, untouched{o.FS}
 	db, err := pebble.Open(checkpoint, o)
 	if err != nil {
@@ -135,6 +153,9 @@ func (s *Store) take(checkpoint string, cache *Cache, log *slog.Logger, lo, hi [
 	defer func() { err = errors.Join(err, it.Close()) }()
 	for ok := it.First(); ok; ok = it.Next() {
 		value, err := it.ValueAndErr()
+		if err == nil {
+			err = s.unwanted()
+		}
 		if err == nil {
 			err = s.db.Set(it.Key(), value, pebble.NoSync)
 		}
@@ -190,8 +211,14 @@ func (s *Store) Checkpoint(dir string) error {
 		return err
 	}
 	// Without a log, what is in memory only would be left out.
-	if err := s.db.Flush(); err != nil {
+	flushed, err := s.db.AsyncFlush()
+	if err != nil {
 		return fmt.Errorf("store: write what is in memory: %w", err)
+	}
+	select {
+	case <-flushed:
+	case <-s.wanted.Done():
+		return s.unwanted()
 	}
 	if err := s.db.Checkpoint(dir); err != nil {
 		return fmt.Errorf("store: checkpoint: %w", err)
@@ -199,8 +226,17 @@ func (s *Store) Checkpoint(dir string) error {
 	return nil
 }
 
-// Close closes the store and removes its files.
+// unwanted is an error when nothing of the store is wanted any more.
+func (s *Store) unwanted() error {
+	if s.wanted.Err() == nil {
+		return nil
+	}
+	return fmt.Errorf("store: %w", context.Cause(s.wanted))
+}
+
+// Close closes the store and removes its files. It does not wait for what is being written to them.
 func (s *Store) Close() error {
 	s.forget()
+	s.files.closing.Store(true)
 	return errors.Join(s.db.Close(), os.RemoveAll(s.dir))
 }

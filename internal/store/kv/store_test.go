@@ -24,7 +24,7 @@ func newFixture(t *testing.T) *fixture {
 
 func (f *fixture) open(name string, from []string, lo, hi []byte) (*Store, *Overlay) {
 	f.t.Helper()
-	s, err := Open(filepath.Join(f.dir, name), f.cache, slog.New(slog.DiscardHandler), from, lo, hi)
+	s, err := Open(f.t.Context(), filepath.Join(f.dir, name), f.cache, slog.New(slog.DiscardHandler), from, lo, hi)
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -181,7 +181,7 @@ func TestHeirsGetTheirShares(t *testing.T) {
 func TestABrokenCheckpointIsRefused(t *testing.T) {
 	f := newFixture(t)
 	for _, from := range [][]string{{filepath.Join(f.dir, "nothing")}, {f.dir, filepath.Join(f.dir, "nothing")}} {
-		if s, err := Open(filepath.Join(f.dir, "new"), f.cache, slog.New(slog.DiscardHandler), from, nil, nil); err == nil {
+		if s, err := Open(t.Context(), filepath.Join(f.dir, "new"), f.cache, slog.New(slog.DiscardHandler), from, nil, nil); err == nil {
 			t.Errorf("opened from %q", from)
 			_ = s.Close()
 		}

@@ -32,7 +32,7 @@ type Config struct {
 	BundleBytes, Attempts int
 	// Store is the job's share of memory and spill space.
 	Store *shuffle.Store
-	// State is a folder for what tasks keep, in a folder each.
+	// State is a folder for what tasks keep, in a folder each. Open, too, gives up when its context ends.
 	State stage.State
 	// Harness is the way to a harness of the environment for a stage's i-th task.
 	Harness func(environment string, i int) stage.Harness
@@ -86,7 +86,11 @@ func Open(cfg Config) (*Job, error) {
 	if !snapshottable(cfg.Plan) {
 		j.cfg.Snapshots = ""
 	}
-	if err := j.restored(); err != nil {
+	ctx := cfg.State.Context
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	if err := j.restored(ctx); err != nil {
 		return nil, err
 	}
 	j.reports = make(chan report)
@@ -255,6 +259,7 @@ func (j *Job) open(t *task, parallelism int) (stage.StreamingTask, error) {
 		State: stage.State{
 			Directory: filepath.Join(j.cfg.State.Directory, fmt.Sprintf("%d-%d", s.Index, t.index)),
 			Cache:     j.cfg.State.Cache,
+			Context:   j.cfg.State.Context,
 		},
 		BundleBytes: j.cfg.BundleBytes,
 		Attempts:    j.cfg.Attempts,

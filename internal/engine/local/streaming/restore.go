@@ -1,6 +1,7 @@
 package streaming
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -22,7 +23,7 @@ var ErrRestore = errors.New("the job cannot go on from its snapshots")
 // restored finds what the job goes on from: the last snapshot, or the one before it if that is damaged and nothing that
 // happened since has been told to the outside as done. A snapshot that is whole but not for this job or program is none to
 // pass over: who wrote it can go on with it.
-func (j *Job) restored() error {
+func (j *Job) restored(ctx context.Context) error {
 	if j.cfg.Snapshots == "" {
 		return nil
 	}
@@ -37,7 +38,7 @@ func (j *Job) restored() error {
 	j.snapshot = all[0]
 	var damaged []error
 	for _, n := range all {
-		m, err := j.read(n)
+		m, err := j.read(ctx, n)
 		if err == nil {
 			if len(damaged) > 0 {
 				j.cfg.Message(jobpb.JobMessage_JOB_MESSAGE_WARNING, fmt.Sprintf(
@@ -67,7 +68,7 @@ func (j *Job) unopened(err error) error {
 }
 
 // read reads and checks a snapshot.
-func (j *Job) read(number uint64) (*manifest, error) {
+func (j *Job) read(ctx context.Context, number uint64) (*manifest, error) {
 	b, err := os.ReadFile(filepath.Join(j.folder(number), manifestName))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("%s is not there: %w", manifestName, errDamaged)
@@ -82,7 +83,7 @@ func (j *Job) read(number uint64) (*manifest, error) {
 	if err := m.fits(j, number); err != nil {
 		return nil, err
 	}
-	return m, m.verify(j.folder(number))
+	return m, m.verify(ctx, j.folder(number))
 }
 
 // finalizes tells whether a transform of the pipeline asks for bundle finalization or stable input: what was done when a snapshot

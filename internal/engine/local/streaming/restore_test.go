@@ -2,6 +2,7 @@ package streaming
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -151,7 +152,7 @@ func TestDamagedSnapshot(t *testing.T) {
 		}
 		r.messages = nil
 		j := &Job{cfg: r.config(2)}
-		if err := j.restored(); err != nil || j.from.Number != older {
+		if err := j.restored(t.Context()); err != nil || j.from.Number != older {
 			t.Errorf("%s, %s: the job goes on from %v, %v", path, what, j.kept, err)
 		}
 		if len(r.messages) != 1 || !strings.Contains(r.messages[0], filepath.Base(path)) && !strings.Contains(r.messages[0], manifestName) {
@@ -187,7 +188,7 @@ func TestDamagedSnapshot(t *testing.T) {
 		t.Fatal(err)
 	}
 	j := &Job{cfg: r.config(2)}
-	if err := j.restored(); err != nil || j.from.Number != all[0] {
+	if err := j.restored(t.Context()); err != nil || j.from.Number != all[0] {
 		t.Errorf("with everything as it was, the job goes on from %v, %v", j.kept, err)
 	}
 	if from, err := r.damage(func(folder string) {
@@ -245,6 +246,19 @@ func rewrite(t *testing.T, folder string, version int, change func(m *manifest))
 	b = append(fmt.Appendf(nil, "%s%d %s\n", magic, version, sumOf(version, body)), body...)
 	if err := os.WriteFile(path, b, 0o600); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestCancelledBeforeItIsOpen: a job that is cancelled while it reads what it goes on from ends then, for that reason, and leaves it as it is.
+func TestCancelledBeforeItIsOpen(t *testing.T) {
+	r := newRig(t)
+	r.until(2, 4)
+	over := errors.New("the job was cancelled")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(over)
+	r.wanted = ctx
+	if _, err := r.damage(func(string) {}); !errors.Is(err, over) || errors.Is(err, errDamaged) {
+		t.Errorf("it opens with %v", err)
 	}
 }
 
@@ -347,7 +361,7 @@ func taskFormat(t *testing.T, version int) func(folder string) {
 		if err := os.WriteFile(filepath.Join(folder, "2-0", "format"), text, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		sum, err := sumFile(filepath.Join(folder, "2-0", "format"), int64(len(text)))
+		sum, err := sumFile(t.Context(), filepath.Join(folder, "2-0", "format"), int64(len(text)))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -72,7 +72,7 @@ func (j *Job) takeSnapshot(ctx context.Context) error {
 			return nil
 		}
 	}
-	if err := j.finish(folder, m, began); err != nil {
+	if err := j.finish(ctx, folder, m, began); err != nil {
 		return err
 	}
 	return j.toAll(ctx, event{kind: committed, millis: int64(j.snapshot)})
@@ -107,12 +107,12 @@ func (j *Job) lastSnapshot(ctx context.Context) error {
 			}
 		}
 	}
-	return j.finish(folder, m, began)
+	return j.finish(ctx, folder, m, began)
 }
 
 // finish makes a snapshot of a folder that has all parts.
-func (j *Job) finish(folder string, m manifest, began time.Time) error {
-	now, written, err := j.sums.of(folder)
+func (j *Job) finish(ctx context.Context, folder string, m manifest, began time.Time) error {
+	now, written, err := j.sums.of(ctx, folder)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package streaming
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -19,8 +20,8 @@ type summed struct {
 	sum  fileSum
 }
 
-// of sums up all files below a folder. written is how many bytes lie in files that the last snapshot did not have.
-func (s sums) of(folder string) (now sums, written int64, err error) {
+// of sums up all files below a folder, until the context ends. written is how many bytes lie in files that the last snapshot did not have.
+func (s sums) of(ctx context.Context, folder string) (now sums, written int64, err error) {
 	now = sums{}
 	err = eachFile(folder, func(name string, info os.FileInfo) error {
 		was, had := s[name]
@@ -28,7 +29,7 @@ func (s sums) of(folder string) (now sums, written int64, err error) {
 			now[name] = was
 			return nil
 		}
-		sum, err := sumFile(filepath.Join(folder, filepath.FromSlash(name)), info.Size())
+		sum, err := sumFile(ctx, filepath.Join(folder, filepath.FromSlash(name)), info.Size())
 		now[name] = summed{info, sum}
 		written += sum.Size
 		return err
@@ -54,24 +55,37 @@ func eachFile(folder string, f func(name string, info os.FileInfo) error) error 
 	})
 }
 
-// sumFile sums up the first bytes of a file, which must have them.
-func sumFile(path string, size int64) (sum fileSum, err error) {
+// sumFile sums up the first bytes of a file, which must have them. When the context ends, the error is its cause.
+func sumFile(ctx context.Context, path string, size int64) (sum fileSum, err error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return sum, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	h := sha256.New()
-	n, err := io.CopyBuffer(h, io.LimitReader(f, size), make([]byte, 256<<10))
+	n, err := io.CopyBuffer(h, io.LimitReader(until{ctx, f}, size), make([]byte, 256<<10))
 	if err == nil && n < size {
 		err = io.ErrUnexpectedEOF
 	}
 	return fileSum{n, hex.EncodeToString(h.Sum(nil))}, err
 }
 
+// until reads until a context ends.
+type until struct {
+	ctx context.Context
+	io.Reader
+}
+
+func (u until) Read(b []byte) (int, error) {
+	if u.ctx.Err() != nil {
+		return 0, context.Cause(u.ctx)
+	}
+	return u.Reader.Read(b)
+}
+
 // verify tells whether the files of a snapshot are those that its manifest has. The error is an errDamaged, or that of reading
 // them.
-func (m *manifest) verify(folder string) error {
+func (m *manifest) verify(ctx context.Context, folder string) error {
 	found := 0
 	err := eachFile(folder, func(name string, info os.FileInfo) error {
 		if name == manifestName {
@@ -85,7 +99,7 @@ func (m *manifest) verify(folder string) error {
 			return fmt.Errorf("%s has %d bytes, where it had %d: %w", name, info.Size(), want.Size, errDamaged)
 		}
 		found++
-		sum, err := sumFile(filepath.Join(folder, filepath.FromSlash(name)), want.Size)
+		sum, err := sumFile(ctx, filepath.Join(folder, filepath.FromSlash(name)), want.Size)
 		if err == nil && sum != want {
 			err = fmt.Errorf("%s does not read back as it was written: %w", name, errDamaged)
 		}
