@@ -65,6 +65,8 @@ type Config struct {
 	// Trial is for tests: the zero value is what servers run with.
 	Trial Trial
 	Log   *slog.Logger
+
+	remove func(path string) error // os.RemoveAll; tests have it fail
 }
 
 // Trial changes how jobs are run, never what they compute: tests vary it and compare.
@@ -118,7 +120,7 @@ func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, ignoreClosed(listener.Close()), s.closeStores())
+			err = errors.Join(err, s.closeJobs(ctx), ignoreClosed(listener.Close()), s.closeStores())
 		}
 	}()
 	if s.endpoint, err = advertised(cfg.Advertise, listener.Addr()); err != nil {
@@ -171,7 +173,7 @@ func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
 		return nil, err
 	}
 	for _, e := range left {
-		if err := os.RemoveAll(filepath.Join(running, e.Name())); err != nil {
+		if err := cfg.remove(filepath.Join(running, e.Name())); err != nil {
 			return nil, fmt.Errorf("sweep what an earlier server left: %w", err)
 		}
 	}
@@ -215,6 +217,9 @@ func withDefaults(cfg Config) (Config, error) {
 	if cfg.Keep == 0 {
 		cfg.Keep = DefaultKeep
 	}
+	if cfg.remove == nil {
+		cfg.remove = os.RemoveAll
+	}
 	if cfg.Data == "" {
 		cache, err := os.UserCacheDir()
 		if err != nil {
@@ -247,6 +252,9 @@ func (s *Server) Done() <-chan error { return s.served }
 // stopGrace is how long clients get to read the end of their streams when the server stops.
 const stopGrace = 3 * time.Second
 
+// failedGrace is how long a start that has failed waits for the jobs that it has found.
+const failedGrace = 10 * time.Second
+
 // Stop cancels what runs, waits for it until ctx is done, and closes everything. It is called once.
 func (s *Server) Stop(ctx context.Context) error {
 	s.warming.Wait()
@@ -259,6 +267,18 @@ func (s *Server) Stop(ctx context.Context) error {
 	force.Stop()
 	s.swept()
 	return errors.Join(err, s.closeStores())
+}
+
+// closeJobs lets go of the jobs, where a start has failed that had found them; those that may outlive a server do.
+func (s *Server) closeJobs(ctx context.Context) error {
+	if s.jobs == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), failedGrace)
+	defer cancel()
+	err := s.jobs.Close(ctx)
+	s.fn.Close()
+	return err
 }
 
 func (s *Server) closeStores() error {
