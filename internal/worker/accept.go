@@ -5,6 +5,7 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"slices"
 	"sync"
@@ -61,7 +62,10 @@ func (w *Worker) serve(ctx context.Context, conn net.Conn) error {
 	writer := wire.NewWriter(conn)
 	if hello.Kind != wire.Version {
 		text := fmt.Sprintf("the adapter speaks version %d of the protocol, the worker version %d", hello.Kind, wire.Version)
-		return writer.Write(wire.Frame{Type: wire.Failed, Kind: final, Data: []byte(text)})
+		if err := writer.Write(wire.Frame{Type: wire.Failed, Kind: final, Data: []byte(text)}); err != nil {
+			return err
+		}
+		return refused(reader, writer) // within helloTimeout
 	}
 	first, err := reader.Read()
 	if err != nil {
@@ -77,6 +81,23 @@ func (w *Worker) serve(ctx context.Context, conn net.Conn) error {
 		return answerPings(reader, writer, first)
 	default:
 		return fmt.Errorf("after its hello it sent a %s", first.Type)
+	}
+}
+
+// refused ends a connection when the adapter has been told why it gets no task: with what it sends meanwhile unread, the
+// refusal itself could be lost.
+func refused(reader *wire.Reader, writer *wire.Writer) error {
+	for {
+		f, err := reader.Read()
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil // it closes nothing that it has not got
+		case err != nil:
+			return err
+		case f.Type == wire.Close:
+			return writer.Write(wire.Frame{Type: wire.Closed})
+		}
+		f.Release()
 	}
 }
 

@@ -76,7 +76,10 @@ func (w *Worker) serveTask(ctx context.Context, conn net.Conn, reader *wire.Read
 	t.ctx, t.cancel = context.WithCancelCause(ctx)
 	defer t.cancel(nil)
 	if err := t.open(open); err != nil {
-		return t.fail(err)
+		if err := t.fail(err); err != nil {
+			return err
+		}
+		return refused(reader, t.writer)
 	}
 	w.enter(t)
 	defer w.leave(t)

@@ -107,6 +107,9 @@ func Open(ctx context.Context, conn net.Conn, stageNumber, index, parallelism, a
 	if err == nil {
 		first, err = reader.Read()
 	}
+	for err == nil && first.Type == wire.Report { // of a task that cannot be opened
+		first, err = reader.Read()
+	}
 	switch {
 	case err != nil:
 	case first.Type == wire.Opened:

@@ -10,6 +10,7 @@ final class Limits {
           Duration.ofSeconds(2),
           Duration.ofSeconds(20),
           Duration.ofSeconds(10),
+          Duration.ofSeconds(5),
           Duration.ofSeconds(60));
 
   /** From its process's start to its saying where it listens. */
@@ -24,6 +25,9 @@ final class Limits {
   /** To end a task or itself when it is told to. */
   final Duration end;
 
+  /** Between its breaking off a connection and its process's end. */
+  final Duration dying;
+
   /**
    * Without a task, until it ends by itself. Usually 60 s: longer than an engine leaves a process
    * without a task while it mends a job (Flink notices a silent host after 50 s, and starts tasks
@@ -32,11 +36,13 @@ final class Limits {
    */
   final Duration idle;
 
-  Limits(Duration start, Duration beat, Duration hang, Duration end, Duration idle) {
+  Limits(
+      Duration start, Duration beat, Duration hang, Duration end, Duration dying, Duration idle) {
     this.start = start;
     this.beat = beat;
     this.hang = hang;
     this.end = end;
+    this.dying = dying;
     this.idle = idle;
   }
 }

@@ -223,15 +223,17 @@ public final class Task {
   }
 
   private void read() {
+    boolean failed = false;
     try {
       FrameReader in = new FrameReader(socket.getInputStream());
       Frame frame;
       do {
         frame = in.read();
+        failed |= frame.type == Frame.FAILED;
         pass(frame);
       } while (frame.type != Frame.CLOSED);
     } catch (IOException e) {
-      pass(lost(e));
+      pass(lost(e, failed));
     }
   }
 
@@ -240,9 +242,13 @@ public final class Task {
     wake.run();
   }
 
-  private Frame lost(IOException why) {
+  /**
+   * The end of a connection. Nobody is told of it who closes the task, or has been told why it
+   * failed: then the worker is not waited for either.
+   */
+  private Frame lost(IOException why, boolean failed) {
     String text = "the connection to the worker was closed";
-    if (!closing) {
+    if (!closing && !failed) {
       try {
         text =
             worker.postMortem() + (why.getMessage() == null ? "" : "\n(" + why.getMessage() + ")");

@@ -26,9 +26,6 @@ import org.slf4j.LoggerFactory;
 public final class Worker {
   private static final Logger LOG = LoggerFactory.getLogger("trestle.worker");
 
-  /** Between a connection's breaking and the end of the process that broke it. */
-  private static final Duration DYING = Duration.ofSeconds(5);
-
   private final Process process;
   private final Limits limits;
   private final LogTail log;
@@ -114,7 +111,7 @@ public final class Worker {
           false,
           name() + " did not start within " + limits.start.toSeconds() + " s. " + log.text(false));
     } catch (ExecutionException e) {
-      String why = ended(DYING) ? status() : e.getCause().getMessage();
+      String why = ended(limits.dying) ? status() : e.getCause().getMessage();
       throw new FailedException(
           false, name() + " could not start: " + why + ". " + log.text(!process.isAlive()));
     }
@@ -246,7 +243,7 @@ public final class Worker {
    * Why a connection to the worker has broken, for a person; waits a moment for its process to end.
    */
   String postMortem() throws InterruptedException {
-    if (!ended(DYING)) {
+    if (!ended(limits.dying)) {
       return name() + " has broken off a connection. " + log.text(false);
     }
     String why = killed == null ? status() : "was killed because " + killed;

@@ -17,19 +17,48 @@ final class Script {
           Duration.ofMillis(20),
           Duration.ofSeconds(60),
           Duration.ofSeconds(60),
+          Duration.ofSeconds(60),
           Duration.ofHours(1));
 
   /** The same, but for what does not end when it is told to. */
   static final Limits SHORT_END =
-      new Limits(PATIENT.start, PATIENT.beat, PATIENT.hang, Duration.ofSeconds(1), PATIENT.idle);
+      new Limits(
+          PATIENT.start,
+          PATIENT.beat,
+          PATIENT.hang,
+          Duration.ofSeconds(1),
+          PATIENT.dying,
+          PATIENT.idle);
+
+  /** The same, but for what breaks off connections, or says nonsense, and does not end. */
+  static final Limits SHORT_DYING =
+      new Limits(
+          PATIENT.start,
+          PATIENT.beat,
+          PATIENT.hang,
+          PATIENT.end,
+          Duration.ofSeconds(1),
+          PATIENT.idle);
 
   /** The same, but for what does not answer. */
   static final Limits SHORT_HANG =
-      new Limits(PATIENT.start, PATIENT.beat, Duration.ofSeconds(2), PATIENT.end, PATIENT.idle);
+      new Limits(
+          PATIENT.start,
+          PATIENT.beat,
+          Duration.ofSeconds(2),
+          PATIENT.end,
+          PATIENT.dying,
+          PATIENT.idle);
 
   /** Ends when nobody uses it, at the first beat that finds it so. */
   static final Limits SHORT_IDLE =
-      new Limits(PATIENT.start, Duration.ofMillis(1), PATIENT.hang, PATIENT.end, Duration.ZERO);
+      new Limits(
+          PATIENT.start,
+          Duration.ofMillis(1),
+          PATIENT.hang,
+          PATIENT.end,
+          PATIENT.dying,
+          Duration.ZERO);
 
   private final Path file;
 

@@ -200,9 +200,22 @@ final class TaskTest {
     assertThat(e.hopeless()).isTrue();
   }
 
+  /** A worker that hangs up with its refusal, and lives on: there is nothing else to be told. */
+  @Test
+  void aRefusalIsToldWithoutAWaitForTheWorkersEnd() throws Exception {
+    long start = System.nanoTime();
+    FailedException e =
+        catchThrowableOfType(
+            FailedException.class,
+            () -> open((in, out, credit) -> frame(out, 70, 3, o -> o.writeBytes("\000no"))));
+    assertThat(e).hasMessage("no");
+    assertThat(System.nanoTime() - start).isLessThan(Script.PATIENT.dying.toNanos());
+  }
+
   @Test
   void aConnectionThatBreaksIsSaidWithWhatTheWorkerLogged() throws Exception {
-    Task task = open((in, out, credit) -> frame(out, 65, 8, o -> o.writeLong(1000)));
+    Task task =
+        open((in, out, credit) -> frame(out, 65, 8, o -> o.writeLong(1000)), Script.SHORT_DYING);
     task.end(0);
     FailedException e = catchThrowableOfType(FailedException.class, () -> task.awaitEnded(0));
     assertThat(e.getMessage())

@@ -74,6 +74,7 @@ final class WorkerTest {
             Script.PATIENT.beat,
             Script.PATIENT.hang,
             Duration.ofSeconds(4),
+            Script.PATIENT.dying,
             Script.PATIENT.idle);
     Worker worker = Worker.start(script.command(), JOB, limits);
     ProcessHandle process = ProcessHandle.of(worker.pid()).orElseThrow();
@@ -190,7 +191,7 @@ final class WorkerTest {
   @Test
   void oneThatSaysNonsenseIsRefused() throws Exception {
     Script script = new Script(dir, "echo trestle-worker 2 80 " + Script.TOKEN, "cat >/dev/null");
-    assertThat(failure(script, Script.PATIENT))
+    assertThat(failure(script, Script.SHORT_DYING))
         .contains(
             "could not start: it said \"trestle-worker 2 80 "
                 + Script.TOKEN
@@ -206,6 +207,7 @@ final class WorkerTest {
             Script.PATIENT.beat,
             Script.PATIENT.hang,
             Script.PATIENT.end,
+            Script.PATIENT.dying,
             Script.PATIENT.idle);
     assertThat(failure(script, impatient))
         .contains("did not start within 5 s. Its last lines:\nwaiting for a lock");
