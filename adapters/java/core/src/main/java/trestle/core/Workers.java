@@ -2,10 +2,9 @@ package trestle.core;
 
 import java.nio.ByteBuffer;
 import java.nio.file.Path;
-import java.util.HashMap;
 import java.util.List;
-import java.util.Map;
 import java.util.UUID;
+import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.locks.ReentrantLock;
 
 /**
@@ -15,8 +14,7 @@ import java.util.concurrent.locks.ReentrantLock;
  * see it.
  */
 public final class Workers {
-  private static final ReentrantLock LOCK = new ReentrantLock();
-  private static final Map<ByteBuffer, Worker> WORKERS = new HashMap<>();
+  private static final ConcurrentHashMap<ByteBuffer, Slot> SLOTS = new ConcurrentHashMap<>();
 
   private Workers() {}
 
@@ -38,16 +36,55 @@ public final class Workers {
   }
 
   static Worker get(byte[] job, Start start) throws FailedException, InterruptedException {
-    LOCK.lockInterruptibly();
-    try {
-      Worker worker = WORKERS.get(ByteBuffer.wrap(job));
-      if (worker == null || !worker.claim()) {
-        worker = start.run();
-        WORKERS.put(ByteBuffer.wrap(job), worker);
+    return SLOTS.computeIfAbsent(ByteBuffer.wrap(job), key -> new Slot()).get(start);
+  }
+
+  /** Where a job's worker is. Jobs do not wait for each other's workers to start. */
+  private static final class Slot {
+    private final ReentrantLock starting = new ReentrantLock();
+    private Worker worker; // guarded by this, like the next
+    private boolean stopped;
+
+    Worker get(Start start) throws FailedException, InterruptedException {
+      starting.lockInterruptibly();
+      try {
+        Worker running = running();
+        if (running != null && running.claim()) {
+          return running;
+        }
+        Worker fresh = start.run();
+        if (!keep(fresh)) {
+          fresh.stop();
+          running(); // which tells
+        }
+        return fresh;
+      } finally {
+        starting.unlock();
+      }
+    }
+
+    private synchronized Worker running() throws FailedException {
+      if (stopped) {
+        throw new FailedException(
+            false,
+            "the engine gave the job up on " + Host.name() + " while its worker was started");
       }
       return worker;
-    } finally {
-      LOCK.unlock();
+    }
+
+    private synchronized boolean keep(Worker fresh) {
+      if (!stopped) {
+        worker = fresh;
+      }
+      return !stopped;
+    }
+
+    /** Ends the worker that is there, or the one that is being started, once it is. */
+    synchronized void stop() {
+      stopped = true;
+      if (worker != null) {
+        worker.stop();
+      }
     }
   }
 
@@ -73,14 +110,9 @@ public final class Workers {
    * left. Returns at once.
    */
   public static void stop(byte[] job) {
-    LOCK.lock();
-    try {
-      Worker worker = WORKERS.remove(ByteBuffer.wrap(job));
-      if (worker != null) {
-        worker.stop();
-      }
-    } finally {
-      LOCK.unlock();
+    Slot slot = SLOTS.remove(ByteBuffer.wrap(job));
+    if (slot != null) {
+      slot.stop();
     }
   }
 }

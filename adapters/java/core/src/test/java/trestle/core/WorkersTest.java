@@ -10,7 +10,12 @@ import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
 import java.util.Random;
 import java.util.Set;
+import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
 import java.util.concurrent.TimeUnit;
 import java.util.stream.Collectors;
 import org.junit.jupiter.api.AfterEach;
@@ -37,6 +42,7 @@ final class WorkersTest {
   private final Set<Long> started = ConcurrentHashMap.newKeySet();
   private Peer peer;
   private Script script;
+  private final ExecutorService threads = Executors.newCachedThreadPool();
   private volatile boolean refuses;
 
   @BeforeEach
@@ -47,6 +53,7 @@ final class WorkersTest {
 
   @AfterEach
   void nothingIsLeft() throws Exception {
+    threads.shutdownNow();
     Workers.stop(JOB);
     for (ProcessHandle left : ProcessHandle.current().children().collect(Collectors.toList())) {
       left.onExit().get(60, TimeUnit.SECONDS);
@@ -120,6 +127,59 @@ final class WorkersTest {
     refuses = true;
     assertThatThrownBy(() -> open(worker)).isInstanceOf(FailedException.class).hasMessage("no");
     process.onExit().get(60, TimeUnit.SECONDS);
+  }
+
+  @Test
+  void noJobWaitsForAnothersWorkerToStart() throws Exception {
+    Worker first = get(Script.PATIENT);
+    CountDownLatch starting = new CountDownLatch(1);
+    CountDownLatch go = new CountDownLatch(1);
+    byte[] other = "another job".getBytes(StandardCharsets.UTF_8);
+    Future<Worker> second =
+        threads.submit(
+            () ->
+                Workers.get(
+                    other,
+                    () -> {
+                      starting.countDown();
+                      go.await();
+                      return Worker.start(script.command(), other, Script.PATIENT);
+                    }));
+    starting.await();
+    assertThat(threads.submit(() -> get(Script.PATIENT)).get(60, TimeUnit.SECONDS)).isSameAs(first);
+    threads.submit(() -> Workers.stop(JOB)).get(60, TimeUnit.SECONDS);
+    assertThat(first.alive()).isFalse();
+    go.countDown();
+    assertThat(second.get(60, TimeUnit.SECONDS).alive()).isTrue();
+    Workers.stop(other);
+    assertThat(second.get().alive()).isFalse();
+  }
+
+  @Test
+  void oneThatIsStoppedAsItStartsEndsOnceItHas() throws Exception {
+    CountDownLatch starting = new CountDownLatch(1);
+    CountDownLatch go = new CountDownLatch(1);
+    CompletableFuture<Worker> started = new CompletableFuture<>();
+    Future<Worker> got =
+        threads.submit(
+            () ->
+                Workers.get(
+                    JOB,
+                    () -> {
+                      starting.countDown();
+                      go.await();
+                      Worker worker = Worker.start(script.command(), JOB, Script.PATIENT);
+                      started.complete(worker);
+                      return worker;
+                    }));
+    starting.await();
+    threads.submit(() -> Workers.stop(JOB)).get(60, TimeUnit.SECONDS);
+    go.countDown();
+    assertThatThrownBy(() -> got.get(60, TimeUnit.SECONDS))
+        .hasRootCauseInstanceOf(FailedException.class)
+        .hasRootCauseMessage(
+            "the engine gave the job up on " + Host.name() + " while its worker was started");
+    assertThat(started.get().alive()).isFalse();
   }
 
   /**
