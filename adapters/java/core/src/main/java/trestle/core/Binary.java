@@ -1,5 +1,6 @@
 package trestle.core;
 
+import java.io.FileOutputStream;
 import java.io.IOException;
 import java.io.InputStream;
 import java.io.OutputStream;
@@ -154,11 +155,13 @@ public final class Binary {
     Path part = Files.createTempFile(file.getParent(), "part", null);
     try {
       MessageDigest digest = sha256();
-      try (InputStream in = Binary.class.getResourceAsStream(resource)) {
+      try (InputStream in = Binary.class.getResourceAsStream(resource);
+          FileOutputStream out = new FileOutputStream(part.toFile())) {
         if (in == null) {
           throw new IOException("the jar lacks " + resource);
         }
-        Files.copy(new DigestInputStream(in, digest), part, StandardCopyOption.REPLACE_EXISTING);
+        new DigestInputStream(in, digest).transferTo(out);
+        out.getFD().sync(); // its name is not to be on the disk before it
       }
       String got = hex(digest);
       if (!got.equals(sha256)) {

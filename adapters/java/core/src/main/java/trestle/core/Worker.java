@@ -52,7 +52,7 @@ public final class Worker {
       throws FailedException, InterruptedException {
     Process process;
     try {
-      process = new ProcessBuilder(command).start();
+      process = Spawn.start(command, Spawn.PATIENCE, () -> {});
     } catch (IOException e) {
       throw new FailedException(
           "Trestle's worker could not be started on " + Host.name() + ": " + e.getMessage(), e);
