@@ -14,6 +14,8 @@ import (
 type engine struct {
 	// name is a folder of listed/ with its lists; "" for the embedded one.
 	name string
+	// bounded says that it runs no streams.
+	bounded bool
 	// flags are the server's.
 	flags []string
 	stop  func() error
@@ -46,7 +48,7 @@ func (f *flags) startEngine(ctx context.Context) (*engine, error) {
 		return nil, errors.Join(fmt.Errorf("start Flink: %w", err), hosts.Close())
 	}
 	return &engine{
-		name:  "flink",
+		name: "flink", bounded: true,
 		flags: []string{"--engine", "flink", "--flink", running.URL()},
 		stop:  func() error { return errors.Join(running.Stop(), hosts.Close()) },
 	}, nil

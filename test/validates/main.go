@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/gofrs/flock"
+
 	"trestle/test/process"
 )
 
@@ -92,15 +94,17 @@ func (v verdict) ok() bool {
 
 // run runs what was asked for; false when something is other than the lists say. An error is of the run itself.
 func (f *flags) run(ctx context.Context) (ok bool, err error) {
-	if err := f.prepare(); err != nil {
+	release, err := f.prepare()
+	if err != nil {
 		return false, err
 	}
+	defer func() { err = errors.Join(err, release()) }()
 	on, err := f.startEngine(ctx)
 	if err != nil {
 		return false, err
 	}
 	defer func() { err = errors.Join(err, on.stop()) }()
-	all, err := f.choose(on.name)
+	all, err := f.choose(on)
 	if err != nil {
 		return false, err
 	}
@@ -142,10 +146,10 @@ func (f *flags) whole() bool {
 	return f.suites == "" && f.only == "" && !f.quick && f.kills == 0 && f.restarts == 0 && f.environment == loopback
 }
 
-// prepare makes paths absolute and the folder for this run empty.
-func (f *flags) prepare() error {
+// prepare makes paths absolute and the folder for this run empty, and this run's own until release is called.
+func (f *flags) prepare() (release func() error, err error) {
 	if f.dir == "" {
-		return errors.New("-dir is needed; `make validates` gives it")
+		return nil, errors.New("-dir is needed; `make validates` gives it")
 	}
 	for _, path := range []*string{&f.trestle, &f.dir, &f.source, &f.python, &f.golang, &f.beam, &f.java, &f.typescript, &f.flink} {
 		if *path == "" {
@@ -153,18 +157,29 @@ func (f *flags) prepare() error {
 		}
 		absolute, err := filepath.Abs(*path)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		*path = absolute
 	}
-	if err := os.RemoveAll(f.dir); err != nil {
-		return err
+	if err := os.MkdirAll(filepath.Dir(f.dir), 0o755); err != nil {
+		return nil, err
 	}
-	return os.MkdirAll(f.dir, 0o755)
+	lock := flock.New(f.dir + ".lock")
+	switch locked, err := lock.TryLock(); {
+	case err != nil:
+		return nil, fmt.Errorf("lock %s: %w", f.dir, err)
+	case !locked:
+		return nil, fmt.Errorf("another run is at work in %s, and would lose its server's data and its logs: wait for its end, or give this one a -dir of its own", f.dir)
+	}
+	if err := errors.Join(os.RemoveAll(f.dir), os.MkdirAll(f.dir, 0o755)); err != nil {
+		return nil, errors.Join(err, lock.Unlock())
+	}
+	return lock.Unlock, nil
 }
 
-// choose finds the suites and modes that are to be run, and reads their lists.
-func (f *flags) choose(engine string) (all []chosen, err error) {
+// choose finds the suites and modes that are to be run, and reads their lists. A mode that the engine refuses as a whole is
+// run only when it is named.
+func (f *flags) choose(on *engine) (all []chosen, err error) {
 	wanted := strings.FieldsFunc(f.suites, func(r rune) bool { return r == ',' || r == ' ' })
 	known := map[string]bool{}
 	for _, s := range suites(f.place) {
@@ -181,7 +196,11 @@ func (f *flags) choose(engine string) (all []chosen, err error) {
 			if f.quick && !m.quick {
 				continue
 			}
-			list, err := readListed(f.list(engine, name))
+			if on.bounded && m.streaming && !slices.Contains(wanted, name) {
+				fmt.Printf("validates: %s is left out, since %s runs no streams; -suite %[1]s runs it\n", name, on.name)
+				continue
+			}
+			list, err := readListed(f.list(on.name, name))
 			if err != nil {
 				return nil, err
 			}

@@ -48,6 +48,8 @@ type mode struct {
 	what string
 	// quick says whether it is in the quick part.
 	quick bool
+	// streaming says whether all of its pipelines are to run as streams.
+	streaming bool
 }
 
 // job is one run of a suite in a mode.
@@ -86,16 +88,16 @@ func suites(at place) []suite {
 		{name: "go", title: "Go integration and regression", modes: []mode{{quick: true}}, run: golang{at}.run},
 		{name: "python-portable", title: "Python PortableRunnerTest", run: portable.run, modes: []mode{
 			{name: "default", quick: true},
-			{name: "streaming", what: "`--streaming`"},
+			{name: "streaming", what: "`--streaming`", streaming: true},
 			{name: "raw", what: "`pre_optimize=none`: the SDK sends the graph as it was written"},
 		}},
 		{name: "python-marked", title: "Python it_validatesrunner", run: marked.run, modes: []mode{
 			{name: "default"},
-			{name: "streaming", what: "`--streaming`"},
+			{name: "streaming", what: "`--streaming`", streaming: true},
 		}},
 		{name: "java", title: "Java ValidatesRunner", run: java{at}.run, modes: []mode{
 			{name: "default", quick: true},
-			{name: "streaming", what: "`--streaming`"},
+			{name: "streaming", what: "`--streaming`", streaming: true},
 		}},
 	}
 }
