@@ -18,6 +18,7 @@ import (
 	"pgregory.net/rapid"
 
 	"trestle/test/cluster"
+	"trestle/test/cluster/flink"
 	"trestle/test/shapes"
 	"trestle/test/wordcount/example"
 )
@@ -163,6 +164,9 @@ func (m *mayhem) over(ctx context.Context, s *server, jobs []*chaotic) error {
 				limited, done := context.WithTimeoutCause(ctx, chaoticTimeout, fmt.Errorf("it took longer than %v", chaoticTimeout))
 				j.err = m.rig.runChaotic(limited, s, j)
 				done()
+				if j.err != nil {
+					j.err = errors.Join(j.err, m.rig.cancelNamed(ctx, j.name())) // it would keep the slots that the others want
+				}
 				j.took = time.Since(start)
 				m.end(j)
 			}
@@ -310,6 +314,7 @@ func (r *rig) runChaotic(ctx context.Context, s *server, j *chaotic) error {
 		if err != nil {
 			return err
 		}
+		command.Argv = append(command.Argv, "--job_name="+j.name())
 		if _, err := h.Run(ctx, command); err != nil {
 			return err
 		}
@@ -325,7 +330,7 @@ func (r *rig) runChaotic(ctx context.Context, s *server, j *chaotic) error {
 	if err != nil {
 		return err
 	}
-	argv := []string{r.shaped, "-pipeline=" + string(encoded), "-result=" + inside, "--worker_binary=" + r.shaped}
+	argv := []string{r.shaped, "-pipeline=" + string(encoded), "-result=" + inside, "--worker_binary=" + r.shaped, "--job_name=" + j.name()}
 	argv = append(argv, example.Portable("go", s.endpoint, "PROCESS", `{"command": "trestle boot go"}`)...)
 	if _, err := h.Run(ctx, cluster.Command{Name: j.name(), Argv: argv}); err != nil {
 		return err
@@ -339,6 +344,19 @@ func (r *rig) runChaotic(ctx context.Context, s *server, j *chaotic) error {
 		return fmt.Errorf("not what a computation without Beam finds (-want +got):\n%.2000s\nof the pipeline\n%s", cmp.Diff(want, got), j.pipeline)
 	}
 	return nil
+}
+
+// cancelNamed cancels what goes on in Flink of a program's job.
+func (r *rig) cancelNamed(ctx context.Context, name string) error {
+	return r.cancelAll(ctx, func(ctx context.Context) (mine []flink.Job, err error) {
+		all, err := r.flink.Jobs(ctx)
+		for _, j := range all {
+			if j.Name == name {
+				mine = append(mine, j)
+			}
+		}
+		return mine, err
+	})
 }
 
 // report prints what became of the jobs, and says whether all is well.

@@ -63,6 +63,7 @@ func (r *rig) cancelOne(ctx context.Context, s *server, n int) (err error) {
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, r.cancelled(ctx, known)) }()
 	c := of("go", inProcess, onS3, onS3)
 	c.mark = fmt.Sprintf("%s-%d", cancelEarly, n+1)
 	command, _, err := r.command(c, s.endpoint)

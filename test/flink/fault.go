@@ -387,14 +387,19 @@ func (r *rig) sufferAs(ctx context.Context, job cell, fault fault, name string) 
 
 // cancelled cancels Flink's jobs that are not known and go on, and waits for their end, even if ctx has ended: a job that hangs would
 // keep the slots that the next one wants. An error says which there were, since none is to be left.
-func (r *rig) cancelled(ctx context.Context, known []flink.Job) (err error) {
+func (r *rig) cancelled(ctx context.Context, known []flink.Job) error {
+	return r.cancelAll(ctx, func(ctx context.Context) ([]flink.Job, error) { return r.fresh(ctx, known) })
+}
+
+// cancelAll is the same of the jobs that left finds.
+func (r *rig) cancelAll(ctx context.Context, left func(context.Context) ([]flink.Job, error)) (err error) {
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), cluster.Patience, errors.New("the job does not end in Flink"))
 	defer cancel()
 	told := map[string]bool{}
 	failure := await(ctx, func() (bool, error) {
-		fresh, failure := r.fresh(ctx, known)
+		all, failure := left(ctx)
 		over := true
-		for _, j := range fresh {
+		for _, j := range all {
 			if j.Ended() {
 				continue
 			}
