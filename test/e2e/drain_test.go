@@ -42,7 +42,8 @@ func (f *shortened) ProcessElement(rt *sdf.LockRTracker, n int, emit func(int)) 
 func TestDrainTruncates(t *testing.T) {
 	s := start(t, server.Config{Parallelism: 1})
 	truncated.times.Store(0)
-	client, id := startSource(t, s, &shortened{})
+	seen := newWatch(t)
+	client, id := startSource(t, s, seen, &shortened{endless{seen.number}})
 	if _, err := client.Drain(t.Context(), &jobpb.DrainJobRequest{JobId: id}); err != nil {
 		t.Fatal(err)
 	}

@@ -48,13 +48,10 @@ func failFrom(n int) (int, error) {
 }
 
 // counts is a pipeline of endless's numbers, of which what is put between goes its own way, and state whose order is judged.
-func counts(between any) *beam.Pipeline {
-	seen.wrong.Store(0)
-	seen.state.Store(0)
-	seen.over.Store(false)
+func (w *watch) counts(between any) *beam.Pipeline {
 	p, scope := beam.NewPipelineWithRoot()
-	numbers := beam.ParDo(scope, between, beam.ParDo(scope, &endless{}, beam.Create(scope, 1)))
-	beam.ParDo0(scope, judge, beam.Reshuffle(scope, beam.ParDo(scope, &inOrder{}, beam.ParDo(scope, toOneKey, numbers))))
+	numbers := beam.ParDo(scope, between, beam.ParDo(scope, &endless{w.number}, beam.Create(scope, 1)))
+	beam.ParDo0(scope, &judge{w.number}, beam.Reshuffle(scope, beam.ParDo(scope, &inOrder{}, beam.ParDo(scope, toOneKey, numbers))))
 	return p
 }
 
@@ -83,10 +80,10 @@ func TestStreamingTaskFails(t *testing.T) {
 		Parallelism: 1, SnapshotEvery: 50 * time.Millisecond,
 		Trial: server.Trial{Attempts: attempts, Restarts: local.Restarts{Pause: time.Millisecond}},
 	}, tornOff(t)...)
-	t.Cleanup(func() { seen.over.Store(true) })
+	seen := newWatch(t)
 	client := jobs(t, s)
 	stumbled.left.Store(0)
-	id := submitPipeline(t, client, portable(t, counts(stumble)))
+	id := submitPipeline(t, client, portable(t, seen.counts(stumble)))
 	for range 3 {
 		before := seen.state.Load()
 		await(t, func() bool { return seen.state.Load() > before+200 })
@@ -124,10 +121,10 @@ func TestStreamingBeginsAgain(t *testing.T) {
 		Parallelism: 1, SnapshotEvery: 20 * time.Millisecond,
 		Trial: server.Trial{Restarts: local.Restarts{Every: 50 * time.Millisecond}},
 	}, tornOff(t)...)
-	t.Cleanup(func() { seen.over.Store(true) })
+	seen := newWatch(t)
 	client := jobs(t, s)
 	stumbled.left.Store(0)
-	id := submitPipeline(t, client, portable(t, counts(stumble)))
+	id := submitPipeline(t, client, portable(t, seen.counts(stumble)))
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	messages, err := client.GetMessageStream(ctx, &jobpb.JobMessagesRequest{JobId: id})
@@ -159,9 +156,9 @@ func TestStreamingBeginsAgain(t *testing.T) {
 // TestStreamingTaskFailsAlike: user code that fails in the same words is not tried again from a snapshot.
 func TestStreamingTaskFailsAlike(t *testing.T) {
 	s := start(t, server.Config{Parallelism: 1, SnapshotEvery: 20 * time.Millisecond}, tornOff(t)...)
-	t.Cleanup(func() { seen.over.Store(true) })
+	seen := newWatch(t)
 	client := jobs(t, s)
-	id := submitPipeline(t, client, portable(t, counts(failFrom)))
+	id := submitPipeline(t, client, portable(t, seen.counts(failFrom)))
 	if state := lastState(t, client, id); state != jobpb.JobState_FAILED {
 		t.Errorf("the job is %v", state)
 	}
@@ -180,8 +177,8 @@ func TestStreamingTaskFailsAlike(t *testing.T) {
 func TestStreamingSnapshotRefused(t *testing.T) {
 	tornOff(t)
 	cfg := server.Config{Data: t.TempDir(), Parallelism: 1, SnapshotEvery: 50 * time.Millisecond}
-	t.Cleanup(func() { seen.over.Store(true) })
-	pipeline := portable(t, counts(identity))
+	seen := newWatch(t)
+	pipeline := portable(t, seen.counts(identity))
 	first, err := gopipeline.Start(t.Context(), config(t, cfg))
 	if err != nil {
 		t.Fatal(err)

@@ -40,7 +40,7 @@ func TestSnapshotsOfEndedJobs(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			stumbled.left.Store(0)
-			t.Cleanup(func() { seen.over.Store(true) })
+			seen := newWatch(t)
 			cfg := server.Config{
 				Data: t.TempDir(), Parallelism: 1, SnapshotEvery: 50 * time.Millisecond,
 				Trial: server.Trial{Attempts: 1, Restarts: local.Restarts{Limit: -1}},
@@ -62,7 +62,7 @@ func TestSnapshotsOfEndedJobs(t *testing.T) {
 			}
 
 			first := begin()
-			id := submitPipeline(t, jobs(t, first.Server), portable(t, counts(stumble)))
+			id := submitPipeline(t, jobs(t, first.Server), portable(t, seen.counts(stumble)))
 			await(t, func() bool {
 				manifests, err := filepath.Glob(filepath.Join(folders, id, "[0-9]*", "manifest.json"))
 				return err != nil || len(manifests) > 0

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -21,15 +22,15 @@ import (
 
 func init() {
 	beam.RegisterDoFn(&endless{})
-	register.Function1x1(countSeen)
+	beam.RegisterDoFn(&countNumbers{})
 	register.Function1x2(toOneKey)
 	beam.RegisterDoFn(&inOrder{})
-	register.Function2x0(judge)
+	beam.RegisterDoFn(&judge{})
 	register.Emitter2[int, int]()
 }
 
 // endless counts without end, and never stops by itself.
-type endless struct{}
+type endless struct{ Watch int }
 
 func (*endless) CreateInitialRestriction(int) offsetrange.Restriction {
 	return offsetrange.Restriction{Start: 0, End: 1 << 50}
@@ -50,25 +51,51 @@ type unbounded struct{ *offsetrange.Tracker }
 
 func (unbounded) IsBounded() bool { return false }
 
-func (*endless) ProcessElement(rt *sdf.LockRTracker, _ int, emit func(int)) sdf.ProcessContinuation {
+func (f *endless) ProcessElement(rt *sdf.LockRTracker, _ int, emit func(int)) sdf.ProcessContinuation {
 	r := rt.GetRestriction().(offsetrange.Restriction)
-	for i := r.Start; rt.TryClaim(i) && !seen.over.Load(); i++ {
+	for i := r.Start; rt.TryClaim(i) && !watchOf(f.Watch).over.Load(); i++ {
 		emit(int(i))
 		<-time.After(time.Millisecond)
 	}
 	return sdf.StopProcessing()
 }
 
-// seen is what has come out of endless: how many numbers, the largest, and whether they came in order.
-var seen struct {
+// watch is what a test has seen of what endless counts. Its user code finds it by number: what a test's job has left in this
+// process, whose workers do not end with it, is not taken for another's.
+type watch struct {
+	number       int
 	count, wrong atomic.Int64
-	enough       chan struct{}
-	state        atomic.Int64
-	over         atomic.Bool // the source is to stop: what runs in a test's own process is not ended with its job
+	enough       chan struct{} // closed when 500 numbers have come out
+	state        atomic.Int64  // the last number that came out of inOrder
+	over         atomic.Bool   // the source is to stop
 }
 
-// countSeen counts numbers, which come in order.
-func countSeen(n int) int {
+var watches struct {
+	sync.Mutex
+	all []*watch
+}
+
+// newWatch is the test's own.
+func newWatch(t *testing.T) *watch {
+	watches.Lock()
+	defer watches.Unlock()
+	w := &watch{number: len(watches.all), enough: make(chan struct{})}
+	watches.all = append(watches.all, w)
+	t.Cleanup(func() { w.over.Store(true) })
+	return w
+}
+
+func watchOf(number int) *watch {
+	watches.Lock()
+	defer watches.Unlock()
+	return watches.all[number]
+}
+
+// countNumbers counts numbers, which come in order.
+type countNumbers struct{ Watch int }
+
+func (f *countNumbers) ProcessElement(n int) int {
+	seen := watchOf(f.Watch)
 	got := seen.count.Add(1)
 	if int(got) != n+1 {
 		seen.wrong.Add(1)
@@ -80,28 +107,25 @@ func countSeen(n int) int {
 }
 
 // startEndless runs endless until 500 numbers have come out.
-func startEndless(t *testing.T, s *server.Server) (jobpb.JobServiceClient, string) {
+func startEndless(t *testing.T, s *server.Server) (client jobpb.JobServiceClient, id string, seen *watch) {
 	t.Helper()
-	return startSource(t, s, &endless{})
+	seen = newWatch(t)
+	client, id = startSource(t, s, seen, &endless{seen.number})
+	return client, id, seen
 }
 
 // startSource runs a source that counts, until 500 numbers have come out.
-func startSource(t *testing.T, s *server.Server, source any) (jobpb.JobServiceClient, string) {
+func startSource(t *testing.T, s *server.Server, seen *watch, source any) (jobpb.JobServiceClient, string) {
 	t.Helper()
-	seen.count.Store(0)
-	seen.wrong.Store(0)
-	seen.enough = make(chan struct{})
-	seen.over.Store(false)
-	t.Cleanup(func() { seen.over.Store(true) })
 	p, scope := beam.NewPipelineWithRoot()
 	numbers := beam.ParDo(scope, source, beam.Create(scope, 1))
-	beam.ParDo(scope, countSeen, beam.Reshuffle(scope, numbers))
+	beam.ParDo(scope, &countNumbers{seen.number}, beam.Reshuffle(scope, numbers))
 	client := jobs(t, s)
 	id := submitPipeline(t, client, portable(t, p))
 	select {
 	case <-seen.enough:
 	case <-time.After(patience):
-		t.Fatalf("%d numbers came out in two minutes", seen.count.Load())
+		t.Fatalf("%d numbers came out in %v", seen.count.Load(), patience)
 	}
 	return client, id
 }
@@ -110,7 +134,7 @@ func startSource(t *testing.T, s *server.Server, source any) (jobpb.JobServiceCl
 // cancelling the job ends it.
 func TestUnboundedSource(t *testing.T) {
 	s := start(t, server.Config{}, tornOff(t)...)
-	client, id := startEndless(t, s)
+	client, id, _ := startEndless(t, s)
 	if _, err := client.Cancel(t.Context(), &jobpb.CancelJobRequest{JobId: id}); err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +147,7 @@ func TestUnboundedSource(t *testing.T) {
 // number once.
 func TestDrain(t *testing.T) {
 	s := start(t, server.Config{Parallelism: 1})
-	client, id := startEndless(t, s)
+	client, id, seen := startEndless(t, s)
 	if _, err := client.Drain(t.Context(), &jobpb.DrainJobRequest{JobId: id}); err != nil {
 		t.Fatal(err)
 	}
@@ -150,7 +174,10 @@ func (f *inOrder) ProcessElement(s state.Provider, _ string, n int, emit func(n,
 }
 
 // judge looks at what has counted: a bundle that a server's end cut short may have met anything.
-func judge(n, off int) {
+type judge struct{ Watch int }
+
+func (f *judge) ProcessElement(n, off int) {
+	seen := watchOf(f.Watch)
 	if off != 0 {
 		seen.wrong.Add(1)
 	}
@@ -162,14 +189,8 @@ func judge(n, off int) {
 func TestStreamingRestart(t *testing.T) {
 	tornOff(t)
 	cfg := server.Config{Data: t.TempDir(), Parallelism: 1, SnapshotEvery: 100 * time.Millisecond}
-	seen.wrong.Store(0)
-	seen.state.Store(0)
-	seen.over.Store(false)
-	t.Cleanup(func() { seen.over.Store(true) })
-	p, scope := beam.NewPipelineWithRoot()
-	numbers := beam.ParDo(scope, &endless{}, beam.Create(scope, 1))
-	beam.ParDo0(scope, judge, beam.Reshuffle(scope, beam.ParDo(scope, &inOrder{}, beam.ParDo(scope, toOneKey, numbers))))
-	pipeline := portable(t, p)
+	seen := newWatch(t)
+	pipeline := portable(t, seen.counts(identity))
 
 	var id string
 	var before int64
