@@ -137,8 +137,9 @@ func (p *Partitioner) Flush() error {
 	if p.err != nil || len(p.index) == 0 {
 		return p.err
 	}
-	if p.keyGroups == 1 {
-		if p.err = p.emit(0, p.entries); p.err == nil {
+	// All of one key group are in order: of a large record there need not be another copy.
+	if g := p.index[0].group; int(p.ends[g]) == len(p.index) {
+		if p.err = p.emit(int(g), p.entries); p.err == nil {
 			p.reset()
 		}
 		return p.err

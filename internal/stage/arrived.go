@@ -1,6 +1,9 @@
 package stage
 
 import (
+	"bytes"
+	"slices"
+
 	"trestle/internal/beam/grouping"
 	"trestle/internal/shuffle"
 )
@@ -16,7 +19,7 @@ type ofKey struct {
 // elements of many keys.
 type arrived struct {
 	keys    []ofKey
-	index   map[string]int // where a key is among keys
+	index   map[string]int // where a key is among keys, unless it is very long
 	windows [][]byte
 }
 
@@ -26,12 +29,17 @@ const keptElements = 256
 // add adds an entry, which points into its block.
 func (a *arrived) add(e shuffle.Entry) {
 	i, known := a.index[string(e.Key)]
+	if len(e.Key) > indexedBytes {
+		i, known = a.find(e.Key)
+	}
 	if !known {
 		i = len(a.keys)
-		if a.index == nil {
-			a.index = map[string]int{}
+		if len(e.Key) <= indexedBytes {
+			if a.index == nil {
+				a.index = map[string]int{}
+			}
+			a.index[string(e.Key)] = i
 		}
-		a.index[string(e.Key)] = i
 		if i < cap(a.keys) {
 			a.keys = a.keys[:i+1]
 		} else {
@@ -42,6 +50,15 @@ func (a *arrived) add(e shuffle.Entry) {
 	b := &a.keys[i]
 	b.elements = append(b.elements, grouping.Element{Window: e.Window, Timestamp: e.Timestamp})
 	b.values = append(b.values, e.Value)
+}
+
+// indexedBytes is how long a key may be to be in the index, which has a copy of it. A block has few larger ones.
+const indexedBytes = 64 << 10
+
+// find is where a key that is not in the index is among keys, if it came before.
+func (a *arrived) find(key []byte) (i int, known bool) {
+	i = slices.IndexFunc(a.keys, func(b ofKey) bool { return bytes.Equal(b.key, key) })
+	return i, i >= 0
 }
 
 // windowsOf is the windows of a key's elements. It is valid until the next call.
