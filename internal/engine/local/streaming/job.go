@@ -256,17 +256,14 @@ func (j *Job) open(t *task, parallelism int) (stage.StreamingTask, error) {
 		Store:       j.cfg.Store,
 		Views:       t.stage.views,
 		Out:         t,
-		State: stage.State{
-			Directory: filepath.Join(j.cfg.State.Directory, fmt.Sprintf("%d-%d", s.Index, t.index)),
-			Cache:     j.cfg.State.Cache,
-			Context:   j.cfg.State.Context,
-		},
+		State:       j.cfg.State,
 		BundleBytes: j.cfg.BundleBytes,
 		Attempts:    j.cfg.Attempts,
 		Ahead:       j.clock.ahead,
 		Restore:     j.parts(s.Index, t.index, parallelism),
 		Log:         j.cfg.Log,
 	}
+	spec.State.Directory = filepath.Join(j.cfg.State.Directory, fmt.Sprintf("%d-%d", s.Index, t.index))
 	if s.Environment != "" {
 		spec.Harness = j.cfg.Harness(s.Environment, t.index)
 	}

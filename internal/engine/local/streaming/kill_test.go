@@ -21,6 +21,8 @@ var kills = flag.Int("streaming.kills", 3, "how often TestKills kills the proces
 const (
 	// jobFolder names, to a process that TestKills starts, the folder of its job.
 	jobFolder = "TRESTLE_TEST_STREAMING_JOB"
+	// longKeys says to it, when it is set, that all keys are long.
+	longKeys = "TRESTLE_TEST_STREAMING_LONG_KEYS"
 	// afterProgress is how long a process may run on, at most, once it has taken a snapshot.
 	afterProgress = 200 * time.Millisecond
 )
@@ -32,6 +34,9 @@ func TestJobUntilKilled(t *testing.T) {
 		t.Skip("TestKills starts it, in a process of its own")
 	}
 	r := &rig{t: t, snapshots: filepath.Join(folder, "snapshots"), pipeline: counting, panes: map[string]string{}}
+	if os.Getenv(longKeys) != "" {
+		r.wholeKeys = -1
+	}
 	var err error
 	if r.log, err = os.OpenFile(filepath.Join(folder, "panes"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err != nil {
 		t.Fatal(err)
@@ -44,9 +49,15 @@ func TestJobUntilKilled(t *testing.T) {
 }
 
 // TestKills kills the process of a job, at random, again and again; then every count, timer and window is exact. Snapshots do not
-// pile up.
+// pile up. All of it is so for short keys, and for long ones.
 func TestKills(t *testing.T) {
+	t.Run("short keys", func(t *testing.T) { killed(t, 0) })
+	t.Run("long keys", func(t *testing.T) { killed(t, -1) })
+}
+
+func killed(t *testing.T, wholeKeys int) {
 	r := newRig(t)
+	r.wholeKeys = wholeKeys
 	folder := t.TempDir()
 	r.snapshots = filepath.Join(folder, "snapshots")
 	if err := os.MkdirAll(r.snapshots, 0o700); err != nil {
@@ -88,6 +99,9 @@ func (r *rig) kill(i int, folder string, after time.Duration) {
 		r.t.Fatal(err)
 	}
 	cmd.Env = append(os.Environ(), jobFolder+"="+folder, "TMPDIR="+scratch)
+	if r.wholeKeys < 0 {
+		cmd.Env = append(cmd.Env, longKeys+"=1")
+	}
 	cmd.Stdout, cmd.Stderr = &said, &said
 	if err := cmd.Start(); err != nil {
 		r.t.Fatal(err)

@@ -18,9 +18,15 @@ import (
 )
 
 // A job that is cut off again and again, and goes on from its last snapshot at another parallelism, or the same, does each
-// thing once.
+// thing once, whether its keys are long or not.
 func TestJobGoesOnAtAnyParallelism(t *testing.T) {
+	t.Run("short keys", func(t *testing.T) { goesOnAtAnyParallelism(t, 0) })
+	t.Run("long keys", func(t *testing.T) { goesOnAtAnyParallelism(t, -1) })
+}
+
+func goesOnAtAnyParallelism(t *testing.T, wholeKeys int) {
 	r := newRig(t)
+	r.wholeKeys = wholeKeys
 	for _, parallelism := range []int{2, 3, 3, 1} {
 		r.until(parallelism, 2)
 	}

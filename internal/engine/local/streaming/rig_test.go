@@ -73,6 +73,7 @@ type rig struct {
 	// cutAfterPanes is how many panes more until has come out before it cuts the job off.
 	cutAfterPanes int
 	wanted        context.Context // stage.State.Context
+	wholeKeys     int             // stage.State.WholeKeys
 	// global has the groups in the global window, in many panes.
 	global bool
 
@@ -188,7 +189,7 @@ func (r *rig) open(parallelism int) (*running, error) {
 	r.mu.Unlock()
 	cfg := r.config(parallelism)
 	cfg.Store, cfg.Draining = store, run.draining
-	cfg.State = stage.State{Directory: t.TempDir(), Cache: cache, Context: r.wanted}
+	cfg.State = stage.State{Directory: t.TempDir(), Cache: cache, Context: r.wanted, WholeKeys: r.wholeKeys}
 	cfg.Harness = func(string, int) stage.Harness {
 		return func(context.Context) (*fnapi.Session, error) { return session, nil }
 	}
