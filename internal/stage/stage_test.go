@@ -19,7 +19,7 @@ func TestConformance(t *testing.T) {
 func TestConformanceWithLongKeys(t *testing.T) { conformance(t, -1) }
 
 func conformance(t *testing.T, whole int) {
-	stagetest.Run(t, stagetest.Form{Direct: true, Streaming: true, Open: func(t *testing.T, s stage.Spec) stage.Task {
+	stagetest.Run(t, stagetest.Form{Direct: true, Streaming: true, Left: left, Open: func(t *testing.T, s stage.Spec) stage.Task {
 		s.State.WholeKeys = whole
 		task, err := stage.Open(s)
 		if err != nil {
@@ -28,3 +28,5 @@ func conformance(t *testing.T, whole int) {
 		return task
 	}})
 }
+
+func left(t *testing.T) { leaks.None(t) }

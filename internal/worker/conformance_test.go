@@ -21,7 +21,7 @@ func TestMain(m *testing.M) { leaks.Main(m) }
 // TestConformance runs the suite of the task contract against tasks that are driven over a socket.
 func TestConformance(t *testing.T) {
 	hosts := map[*stage.Views]*host{} // the tasks of a stage share a worker
-	stagetest.Run(t, stagetest.Form{Open: func(t *testing.T, s stage.Spec) stage.Task {
+	stagetest.Run(t, stagetest.Form{Left: left, Open: func(t *testing.T, s stage.Spec) stage.Task {
 		h := hosts[s.Views]
 		if h == nil {
 			h = newHost(t, s)
@@ -39,6 +39,8 @@ func TestConformance(t *testing.T) {
 		return ordered{task}
 	}})
 }
+
+func left(t *testing.T) { leaks.None(t) }
 
 // ordered is a task around whose events the test and the harness's scripts may share what they read and write.
 type ordered struct{ *client.Task }

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"go.uber.org/goleak"
-
 	"trestle/internal/stage"
 )
 
@@ -27,6 +25,8 @@ type Form struct {
 	Direct bool
 	// Streaming says that it has the events of streaming plans.
 	Streaming bool
+	// Left fails a case that has left goroutines. They have time to end, since what stops them may not wait for them.
+	Left func(t *testing.T)
 }
 
 // testCase is a case: a sentence, and the test of it.
@@ -76,22 +76,10 @@ func Run(t *testing.T, form Form) {
 					continue
 				}
 				t.Run(name, func(t *testing.T) {
-					t.Cleanup(func() { leavesNothing(t) }) // runs last
+					t.Cleanup(func() { form.Left(t) }) // runs last
 					c.run(t, form.Open)
 				})
 			}
 		})
 	}
-}
-
-// leavesNothing fails a case that has left goroutines. They have time to end, since what stops them may not wait for them, and
-// goleak's own half second may pass on a busy machine: it looks so often, which is as many half seconds.
-func leavesNothing(t *testing.T) {
-	var err error
-	for range 60 {
-		if err = goleak.Find(); err == nil {
-			return
-		}
-	}
-	t.Error(err)
 }
