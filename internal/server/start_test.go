@@ -19,7 +19,9 @@ func TestStartLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	failing := cfg
-	failing.remove = func(path string) error { return &os.PathError{Op: "unlinkat", Path: path, Err: errors.New("device or resource busy")} }
+	failing.remove = func(path string) error {
+		return &os.PathError{Op: "unlinkat", Path: path, Err: errors.New("device or resource busy")}
+	}
 	s, err := Start(t.Context(), failing)
 	if err == nil {
 		t.Fatal("it started", s.Stop(t.Context()))
