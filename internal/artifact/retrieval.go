@@ -47,7 +47,9 @@ func (r *Retrieval) ResolveArtifacts(_ context.Context, request *jobpb.ResolveAr
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
-		return nil, toStatus(refuse(fmt.Errorf("resolve artifacts: %w", err)))
+		err = fmt.Errorf("resolve artifacts: %w", err)
+		r.log.Warn("a harness asked for what was not staged", "error", err)
+		return nil, toStatus(refuse(err))
 	}
 	return &jobpb.ResolveArtifactsResponse{Replacements: request.GetArtifacts()}, nil
 }

@@ -292,6 +292,21 @@ func TestWrongHashThenRetry(t *testing.T) {
 	}
 }
 
+// However many artifacts are wrong, what the client is told of them arrives: some clients take no more than 8 KiB of trailers.
+func TestManyRefusedArtifacts(t *testing.T) {
+	w := newWorld(t)
+	many := make([]*pipepb.ArtifactInformation, 1000)
+	for i := range many {
+		many[i] = fileInfo(fmt.Sprintf("/jars/%d.jar", i), "", fmt.Sprintf("../%d.jar", i))
+	}
+	w.staging.Begin("token", deps{"env": many})
+	err := (&sdk{name: "java"}).offer(t.Context(), w.conn, "token")
+	wantError(t, err, "/jars/0.jar", "leaves the harness's folder", "more lines; the server's log has all of them")
+	if n := len(status.Convert(err).Message()); n > 8<<10 {
+		t.Errorf("the message has %d bytes", n)
+	}
+}
+
 func TestUnknownToken(t *testing.T) {
 	w := newWorld(t)
 	err := (&sdk{}).offer(t.Context(), w.conn, "nobody's")

@@ -5,8 +5,8 @@ import (
 	"errors"
 
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
+	"trestle/internal/kit/trailer"
 	"trestle/internal/store/blob"
 )
 
@@ -22,7 +22,8 @@ func refuse(err error) error {
 	return refusal{err}
 }
 
-// toStatus gives an error the gRPC code that tells the client whose fault it is, and keeps its text.
+// toStatus gives an error the gRPC code that tells the client whose fault it is, and of its text what clients can take: hundreds of
+// artifacts may be wrong at once. The caller logs all of it.
 func toStatus(err error) error {
 	code := codes.Internal
 	var refused refusal
@@ -38,5 +39,5 @@ func toStatus(err error) error {
 	case errors.Is(err, context.DeadlineExceeded):
 		code = codes.DeadlineExceeded
 	}
-	return status.Error(code, err.Error())
+	return trailer.Status(code, err.Error())
 }

@@ -19,11 +19,9 @@ func WithQuota(cfg Config, bytes int64) Config {
 }
 
 var (
-	Refusal     = refusal
-	EncodedSize = encodedSize
-	Bounded     = bounded
-	Slug        = slug
-	JobName     = jobName
+	Bounded = bounded
+	Slug    = slug
+	JobName = jobName
 )
 
 // Sealed tells whether nothing holds on to a job any more.

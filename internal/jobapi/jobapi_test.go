@@ -3,7 +3,6 @@ package jobapi_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,7 +16,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -212,41 +210,6 @@ func TestPrepareRefusesAll(t *testing.T) {
 	refused(t, err, codes.InvalidArgument, "no pipeline")
 	if left, err := os.ReadDir(filepath.Join(s.dir, "jobs")); err != nil || len(left) > 0 || s.staging.open() > 0 {
 		t.Errorf("left behind: %v, %v, %d staging sessions", left, err, s.staging.open())
-	}
-}
-
-// TestRefusalFitsTrailers: what a status says arrives at clients that take 8 KiB of trailers, in whole lines.
-func TestRefusalFitsTrailers(t *testing.T) {
-	for _, line := range []string{"transform %d: “unknown” coder", "%d", strings.Repeat("x", 3000) + " %d"} {
-		for _, n := range []int{1, 3, 1000} {
-			lines := make([]string, n)
-			for i := range lines {
-				lines[i] = fmt.Sprintf(line, i)
-			}
-			text := strings.Join(lines, "\n")
-			got := status.Convert(jobapi.Refusal(codes.InvalidArgument, text)).Message()
-			if size := jobapi.EncodedSize(got); size > 7<<10 {
-				t.Errorf("%d lines like %.20q: %d bytes", n, line, size)
-			}
-			if jobapi.EncodedSize(text) < 6<<10 {
-				equal(t, "a short text", text, got)
-				continue
-			}
-			kept := strings.Split(got, "\n")
-			var more int
-			if _, err := fmt.Sscanf(kept[len(kept)-1], "… and %d more lines", &more); err != nil {
-				t.Fatalf("%d lines like %.20q end in %q", n, line, kept[len(kept)-1])
-			}
-			kept = kept[:len(kept)-1]
-			equal(t, "kept lines", lines[:len(kept)], kept)
-			if len(kept)+more != n {
-				t.Errorf("%d lines: %d are kept, and %d more announced", n, len(kept), more)
-			}
-		}
-	}
-	long := strings.Repeat("ü", 10_000)
-	if got := status.Convert(jobapi.Refusal(codes.Internal, long)).Message(); !contains(got, "cut; the server's log") || jobapi.EncodedSize(got) > 7<<10 {
-		t.Errorf("a long line: %d bytes, ending in %q", jobapi.EncodedSize(got), got[len(got)-60:])
 	}
 }
 

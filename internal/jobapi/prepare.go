@@ -22,6 +22,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"trestle/internal/job"
+	"trestle/internal/kit/trailer"
 	"trestle/internal/store/journal"
 )
 
@@ -39,7 +40,7 @@ func (s *Service) Prepare(ctx context.Context, req *jobpb.PrepareJobRequest) (*j
 			return nil, status.FromContextError(ctx.Err()).Err()
 		}
 		s.cfg.Log.Info("refused a pipeline", "name", name, "error", err)
-		return nil, refusal(codes.InvalidArgument, fmt.Sprintf("pipeline %q cannot run: %v", name, err))
+		return nil, trailer.Status(codes.InvalidArgument, fmt.Sprintf("pipeline %q cannot run: %v", name, err))
 	}
 	if err := s.enter(); err != nil {
 		return nil, err
@@ -48,7 +49,7 @@ func (s *Service) Prepare(ctx context.Context, req *jobpb.PrepareJobRequest) (*j
 	e, err := s.keep(name, p, options)
 	if err != nil {
 		s.cfg.Log.Error("prepare a job", "name", name, "error", err)
-		return nil, refusal(codes.Internal, fmt.Sprintf("prepare job %q: %v", name, err))
+		return nil, trailer.Status(codes.Internal, fmt.Sprintf("prepare job %q: %v", name, err))
 	}
 	dependencies := make(map[string][]*pipepb.ArtifactInformation)
 	for id, env := range p.GetComponents().GetEnvironments() {

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"trestle/internal/job"
+	"trestle/internal/kit/trailer"
 )
 
 // FirstStateWait is how long the first GetState after Run waits for the job's end. Java's client asks at once and then
@@ -197,5 +198,5 @@ func (s *Service) failure(code codes.Code, e *entry, err error) error {
 		code = codes.DataLoss
 	}
 	s.cfg.Log.Error("answer about a job", "job", e.id, "error", err)
-	return refusal(code, fmt.Sprintf("job %s: %v", e.id, err))
+	return trailer.Status(code, fmt.Sprintf("job %s: %v", e.id, err))
 }

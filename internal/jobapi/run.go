@@ -18,6 +18,7 @@ import (
 	"trestle/internal/artifact"
 	"trestle/internal/engine"
 	"trestle/internal/job"
+	"trestle/internal/kit/trailer"
 	"trestle/internal/store/journal"
 )
 
@@ -56,7 +57,7 @@ func (s *Service) Run(ctx context.Context, req *jobpb.RunJobRequest) (*jobpb.Run
 	s.leave() // Close is not to wait for a client that stages
 	id, ok := strings.CutPrefix(req.GetPreparationId(), preparation)
 	if !ok {
-		return nil, refusal(codes.NotFound, fmt.Sprintf("this server has not prepared %q", req.GetPreparationId()))
+		return nil, trailer.Status(codes.NotFound, fmt.Sprintf("this server has not prepared %q", req.GetPreparationId()))
 	}
 	e, err := s.find(id)
 	if err != nil {
@@ -90,10 +91,10 @@ func (e *entry) claim() error {
 	e.control.Lock()
 	defer e.control.Unlock()
 	if st := e.state(); st != jobpb.JobState_STOPPED {
-		return refusal(codes.FailedPrecondition, fmt.Sprintf("job %s was run before, and is %v; a prepared job runs once", e.id, st))
+		return trailer.Status(codes.FailedPrecondition, fmt.Sprintf("job %s was run before, and is %v; a prepared job runs once", e.id, st))
 	}
 	if !e.startable {
-		return refusal(codes.FailedPrecondition, fmt.Sprintf(
+		return trailer.Status(codes.FailedPrecondition, fmt.Sprintf(
 			"job %s is about to run already, or was prepared before the server was restarted; submit the pipeline again", e.id))
 	}
 	e.startable, e.claimed = false, true
@@ -111,12 +112,13 @@ func (e *entry) unclaim() {
 func (s *Service) unrun(e *entry, code codes.Code, text string) error {
 	e.unclaim()
 	if st := e.state(); st != jobpb.JobState_STOPPED {
-		return refusal(codes.FailedPrecondition, fmt.Sprintf("job %s does not run: it is %v, since before its artifacts were all there", e.id, st))
+		return trailer.Status(codes.FailedPrecondition, fmt.Sprintf("job %s does not run: it is %v, since before its artifacts were all there", e.id, st))
 	}
 	if s.ctx.Err() != nil { // which comes before Close lets go of what jobs need
 		return errStopping
 	}
-	return refusal(code, text)
+	s.cfg.Log.Warn("a job does not run", "job", e.id, "error", text)
+	return trailer.Status(code, text)
 }
 
 // begin makes the job STARTING and sees to it that it is started.
@@ -157,7 +159,7 @@ func (s *Service) begin(e *entry, p *pipepb.Pipeline) error {
 	if err := errors.Join(e.durable(), e.sync()); err != nil {
 		e.message(jobpb.JobMessage_JOB_MESSAGE_ERROR, fmt.Sprintf("The job is cancelled, because its log cannot be kept: %v", err))
 		s.cancel(e)
-		return refusal(codes.Internal, fmt.Sprintf("run job %s: %v", e.id, err))
+		return trailer.Status(codes.Internal, fmt.Sprintf("run job %s: %v", e.id, err))
 	}
 	return nil
 }
@@ -306,12 +308,12 @@ func (s *Service) Drain(_ context.Context, req *jobpb.DrainJobRequest) (*jobpb.D
 	defer e.control.Unlock()
 	if e.run != nil {
 		if _, ok := e.run.(engine.Drainer); !ok {
-			return nil, refusal(codes.Unimplemented, fmt.Sprintf("job %s: its engine cannot drain jobs; cancel the job instead", e.id))
+			return nil, trailer.Status(codes.Unimplemented, fmt.Sprintf("job %s: its engine cannot drain jobs; cancel the job instead", e.id))
 		}
 	}
 	st, changed, err := e.happen(job.DrainAsked)
 	if err != nil {
-		return nil, refusal(codes.FailedPrecondition, fmt.Sprintf("drain job %s: %v", e.id, err))
+		return nil, trailer.Status(codes.FailedPrecondition, fmt.Sprintf("drain job %s: %v", e.id, err))
 	}
 	if changed && st == jobpb.JobState_DRAINING {
 		e.draining = true

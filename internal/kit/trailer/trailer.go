@@ -1,4 +1,6 @@
-package jobapi
+// Package trailer makes gRPC statuses that arrive: their messages travel in HTTP/2 trailers, which clients refuse where they are
+// large, with an error that hides the message.
+package trailer
 
 import (
 	"fmt"
@@ -13,8 +15,9 @@ import (
 // Java take 8 KiB by default, all fields together. A client that gets more reports that, and not the message.
 const maxStatus = 6 << 10
 
-// refusal is a gRPC status with as much of the text as clients can take, cut at a line's end where there is one.
-func refusal(code codes.Code, text string) error {
+// Status is a gRPC status with as much of the text as clients can take, cut at a line's end where there is one. Who
+// makes one of a long text writes all of that to the log, to which the client is referred.
+func Status(code codes.Code, text string) error {
 	text = strings.ToValidUTF8(text, "\uFFFD")
 	if encodedSize(text) <= maxStatus {
 		return status.Error(code, text)
