@@ -39,6 +39,7 @@ func text(x int) string { return fmt.Sprint(x) }
 // pipelineMain is the user's program: it adds numbers up and writes the sum, unless it is told to fail.
 func pipelineMain() {
 	fail := flag.Bool("fail", false, "fail at an element")
+	hang := flag.Bool("hang", false, "never come to an end")
 	exit := flag.Int("exit", 0, "submit nothing, and exit with this status")
 	output := flag.String("output", "", "file for the result")
 	flag.Parse()
@@ -51,7 +52,11 @@ func pipelineMain() {
 	if *fail {
 		in = beam.ParDo(s, failOnSeven, in)
 	}
-	textio.Write(s, *output, beam.ParDo(s, text, stats.Sum(s, in)))
+	if *hang {
+		beam.ParDo(s, waitForFile, beam.Create(s, *output))
+	} else {
+		textio.Write(s, *output, beam.ParDo(s, text, stats.Sum(s, in)))
+	}
 	if _, err := universal.Execute(context.Background(), p); err != nil {
 		fmt.Fprintln(os.Stderr, "pipeline:", err)
 		os.Exit(1)

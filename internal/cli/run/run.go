@@ -38,7 +38,7 @@ func NewCommand() *cobra.Command {
 		Short: "Run a program that submits pipelines",
 		Long: `Start a server, run the program with the pipeline options that send its pipelines there (added at the end of its
 arguments, as its SDK wants them; the endpoint is also in ` + EndpointVariable + `), and show the jobs' progress. The exit status is the
-program's own, or 1 when a job failed and the program did not say so.`,
+program's own, or 1 when a job failed, or had not ended when the program did, and the program did not say so.`,
 		Example: `  trestle run -- python my_pipeline.py --input=text.txt
   trestle run -- go run ./my/pipeline
   trestle run -- java -cp my-pipeline.jar org.example.MyPipeline`,

@@ -22,9 +22,11 @@ type watcher struct {
 	// begun counts the streams from which nothing has come yet, jobs those that have not ended.
 	begun, jobs sync.WaitGroup
 
-	mu     sync.Mutex
-	out    io.Writer
-	failed int
+	mu      sync.Mutex
+	out     io.Writer
+	failed  int
+	settled bool
+	asked   map[string]bool // jobs whose end was asked for before that
 }
 
 // lookEvery is how often the watcher looks for new jobs; what they report after that comes as a stream.
@@ -35,7 +37,7 @@ func watchJobs(endpoint string, out io.Writer) (*watcher, error) {
 	if err != nil {
 		return nil, fmt.Errorf("watch the jobs at %s: %w", endpoint, err)
 	}
-	w := &watcher{client: jobpb.NewJobServiceClient(conn), conn: conn, out: out, ended: make(chan struct{})}
+	w := &watcher{client: jobpb.NewJobServiceClient(conn), conn: conn, out: out, ended: make(chan struct{}), asked: map[string]bool{}}
 	ctx, cancel := context.WithCancel(context.Background())
 	w.cancel = cancel
 	known, err := w.list(ctx) // from earlier servers on the same data folder
@@ -53,10 +55,13 @@ func (w *watcher) settle() {
 	w.cancel()
 	<-w.ended
 	w.begun.Wait()
+	w.mu.Lock()
+	w.settled = true
+	w.mu.Unlock()
 }
 
 // failures waits until the jobs' streams have ended, which they have once the server has stopped, and tells how many
-// jobs failed. It comes after settle.
+// jobs failed, or were cut off by the program's end. It comes after settle.
 func (w *watcher) failures() int {
 	w.jobs.Wait()
 	// The connection has nothing left to tell, and its server is gone.
@@ -123,15 +128,31 @@ func (w *watcher) follow(job string, begun func()) {
 func (w *watcher) show(job string, r *jobpb.JobMessagesResponse) {
 	if s := r.GetStateResponse(); s != nil {
 		w.print("%s %s\n", job, s.GetState())
-		if s.GetState() == jobpb.JobState_FAILED {
-			w.mu.Lock()
-			w.failed++
-			w.mu.Unlock()
-		}
+		w.state(job, s.GetState())
 		return
 	}
 	if m := r.GetMessageResponse(); m.GetImportance() >= jobpb.JobMessage_JOB_MESSAGE_DETAILED {
 		w.print("%s %s\n", job, m.GetMessageText())
+	}
+}
+
+// state counts the jobs that have not ended well. One that is cancelled when the program has ended, and not by the program,
+// has not: it had nobody to wait for it.
+func (w *watcher) state(job string, state jobpb.JobState_Enum) {
+	w.mu.Lock()
+	cut := false
+	switch state {
+	case jobpb.JobState_CANCELLING:
+		w.asked[job] = w.asked[job] || !w.settled
+	case jobpb.JobState_CANCELLED:
+		cut = w.settled && !w.asked[job]
+	}
+	if cut || state == jobpb.JobState_FAILED {
+		w.failed++
+	}
+	w.mu.Unlock()
+	if cut {
+		w.print("%s had not ended when its program did, which has to wait for it (Python's and Java's run() does not by itself)\n", job)
 	}
 }
 
