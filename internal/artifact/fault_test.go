@@ -143,3 +143,20 @@ func (w *world) serveStaging() {
 		}
 	})
 }
+
+// A web server that stops in the middle of an artifact is given up, and nothing of the artifact is left.
+func TestWebServerThatStops(t *testing.T) {
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "1000")
+		_, _ = w.Write(random(100, 1))
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	}))
+	defer web.Close()
+	w := newWorld(t)
+	w.store.silence = 50 * time.Millisecond
+	w.staging.Begin("token", deps{"env": {urlInfo(web.URL+"/a.jar", "", "a.jar")}})
+	_, err := w.staging.Resolved(t.Context(), "token")
+	wantError(t, err, "fetch "+web.URL+"/a.jar", "the web server has sent nothing for 50ms")
+	w.holds()
+}

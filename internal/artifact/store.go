@@ -42,6 +42,8 @@ type Store struct {
 	scratch string
 	// scratchErr is why the scratch folder cannot be used; every Put returns it.
 	scratchErr error
+	// silence is how long a web server may send nothing of an artifact; shorter in tests.
+	silence time.Duration
 
 	mu sync.Mutex
 	// writing has a channel for each digest that a Put writes to the bucket, a Stat looks for there or a Sweep removes from
@@ -61,6 +63,7 @@ func NewStore(b blob.Bucket, scratch string) *Store {
 		bucket:     b,
 		scratch:    scratch,
 		scratchErr: prepareScratch(scratch),
+		silence:    silence,
 		writing:    map[string]chan struct{}{},
 		used:       map[string]time.Time{},
 		suspect:    map[string]bool{},
