@@ -63,10 +63,13 @@ func (s *Staging) Forget(token string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if session := s.sessions[token]; session != nil && session.attempt != nil {
-		session.attempt.cancel(fmt.Errorf("the job of staging token %q is gone", token))
+		session.attempt.cancel(fmt.Errorf("the job of staging token %q is gone: %w", token, errForgotten))
 	}
 	delete(s.sessions, token)
 }
+
+// errForgotten ends a stream whose token was dropped.
+var errForgotten = errors.New("it was cancelled, or removed, or the server is being stopped")
 
 // Resolved tells what the harnesses of each environment shall be given. It waits for staging that is under way, until
 // ctx ends or nothing has moved for some minutes. An SDK that has nothing to stage may never open the stream: then
@@ -191,5 +194,5 @@ func (s *Staging) end(session *session, a *attempt, result map[string][]*pipepb.
 }
 
 func unknownToken(token string) error {
-	return refuse(fmt.Errorf("no job is being prepared under staging token %q: call Prepare first, and stage to the same server", token))
+	return refuse(fmt.Errorf("no job is being prepared under staging token %q: call Prepare first, and stage to the same server, before the job is cancelled", token))
 }

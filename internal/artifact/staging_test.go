@@ -385,7 +385,10 @@ func TestForgetEndsTheStream(t *testing.T) {
 	stream := w.half(t.Context(), "token")
 	w.staging.Forget("token")
 	_, err := stream.Recv()
-	wantError(t, err, `the job of staging token "token" is gone`)
+	wantError(t, err, `the job of staging token "token" is gone: it was cancelled`)
+	if status.Code(err) != codes.FailedPrecondition {
+		t.Errorf("the code is %v", status.Code(err))
+	}
 	w.holds()
 }
 

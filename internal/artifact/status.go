@@ -32,6 +32,8 @@ func toStatus(err error) error {
 		return nil
 	case errors.As(err, &refused), errors.Is(err, ErrMismatch):
 		code = codes.InvalidArgument
+	case errors.Is(err, errForgotten):
+		code = codes.FailedPrecondition
 	case blob.IsNotFound(err):
 		code = codes.NotFound
 	case errors.Is(err, context.Canceled):
