@@ -26,7 +26,8 @@ type Engine interface {
 	// Submit starts a job and returns once the engine has accepted it, or with the reason why it did not; nothing
 	// of a refused job is left behind. The run does not end with ctx.
 	Submit(ctx context.Context, job Job) (Run, error)
-	// Attach finds a run again by the handle of an earlier server's Submit. ErrLost when the engine no longer has it.
+	// Attach finds a run again by the handle of an earlier server's Submit, or of one that did not return. ErrLost when the
+	// engine no longer has it.
 	Attach(ctx context.Context, handle string, events Events) (Run, error)
 }
 
@@ -65,6 +66,9 @@ type Events interface {
 	Message(jobpb.JobMessage_MessageImportance, string)
 	// Metrics replaces the job's metrics: the sums over all bundles so far.
 	Metrics(attempted, committed []*pipepb.MonitoringInfo)
+	// Handle tells what the run's handle will be, before a Submit whose run may be there although it does not return: it was
+	// cut off, or the server killed. It is durable when Handle returns; after an error, nothing is to be submitted.
+	Handle(string) error
 }
 
 // Drainer is a run that can be drained.

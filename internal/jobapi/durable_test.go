@@ -423,6 +423,55 @@ func TestCloseWhileAttaching(t *testing.T) {
 	}
 }
 
+// TestSubmissionIsFoundAgain: an engine that may have a job although its Submit did not return has told the handle before, so
+// that the next server finds the job, whether this one was killed or stopped.
+func TestSubmissionIsFoundAgain(t *testing.T) {
+	for _, killed := range []bool{true, false} {
+		t.Run(map[bool]string{true: "killed", false: "stopped"}[killed], func(t *testing.T) {
+			data := t.TempDir()
+			told, answer := make(chan string), make(chan struct{})
+			runner := &attacher{newRunner(), nil}
+			runner.start = func(_ context.Context, s jobapi.Submission) error {
+				if err := s.Events.Handle("handle of " + s.ID); err != nil {
+					t.Error(err)
+				}
+				told <- s.ID
+				<-answer
+				return nil
+			}
+			s := serveWith(t, config(t, data, runner))
+			s.submit(t, s.prepare(t, "is being submitted").GetPreparationId())
+			id := <-told
+			if killed {
+				data = s.killed(t)
+				close(answer)
+				(<-runner.starts).end(jobpb.JobState_DONE)
+			} else {
+				hurry, cancel := context.WithCancel(t.Context())
+				cancel()
+				if err := s.service.Close(hurry); err == nil || !contains(err.Error(), id) {
+					t.Errorf("Close: %v; want an error that names %s", err, id)
+				}
+				close(answer)
+				if err := s.service.Close(t.Context()); err != nil {
+					t.Error(err)
+				}
+			}
+			attached := make(chan *run, 1)
+			again := serveWith(t, config(t, data, &attacher{newRunner(), func(handle string, events engine.Events) (engine.Run, error) {
+				if handle != "handle of "+id {
+					t.Errorf("attached to %q", handle)
+				}
+				r := newRun(events)
+				attached <- r
+				return r, nil
+			}}))
+			(<-attached).end(jobpb.JobState_DONE)
+			equal(t, "messages", []string{"STOPPED", "STARTING", "DONE"}, again.messages(t, id))
+		})
+	}
+}
+
 // TestOneServer: a data folder has one server at a time.
 func TestOneServer(t *testing.T) {
 	dir := t.TempDir()

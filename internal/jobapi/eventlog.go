@@ -217,18 +217,26 @@ func (l *eventLog) addLocked(m *job.Message) {
 	}
 }
 
-// accepted notes the handle by which the engine finds the job again. It is durable when accepted returns; an engine that
-// finds nothing again has no handle, and nothing waits for that to be written.
-func (l *eventLog) accepted(handle string) {
+// accepted notes the handle by which the engine finds the job again, unless that has been done. It is durable when accepted
+// returns; an engine that finds nothing again has no handle, and nothing waits for that to be written. An error has been logged.
+func (l *eventLog) accepted(handle string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if handle != "" && handle == l.life.Handle {
+		return nil
+	}
 	r := &job.Accepted{Handle: handle, Time: timestamppb.New(l.clock())}
-	if l.appendLocked(r, journal.Durability(handle != "")) != nil {
-		return
+	if err := l.appendLocked(r, journal.Durability(handle != "")); err != nil {
+		return err
 	}
-	if err := l.life.Apply(r); err != nil {
-		l.log.Error("apply an engine's handle", "job", l.id, "error", err)
-	}
+	return l.life.Apply(r)
+}
+
+// handle is what an engine finds the job by; "" when none is known.
+func (l *eventLog) handle() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.life.Handle
 }
 
 // staged notes which artifacts the job is given. The error wraps [job.ErrTransition] when it is not to run any more.
@@ -422,6 +430,8 @@ func (e events) Metrics(attempted, committed []*pipepb.MonitoringInfo) {
 	m := &jobpb.MetricResults{Attempted: attempted, Committed: committed}
 	e.setMetrics(proto.CloneOf(m))
 }
+
+func (e events) Handle(handle string) error { return e.accepted(handle) }
 
 // bounded is a text as a protobuf string may have it: valid UTF-8, and at most limit bytes. A longer one loses its
 // middle: the cause of a failure is at one of its ends.

@@ -150,7 +150,7 @@ func (s *Service) begin(e *entry, p *pipepb.Pipeline) error {
 		if err != nil {
 			e.refused(err)
 		} else {
-			e.accepted(run.Handle())
+			_ = e.accepted(run.Handle()) // the run goes on; it is lost only if this server is, too
 			s.follow(e, run)
 		}
 		s.finish(e)
@@ -239,7 +239,9 @@ func (s *Service) detach(e *entry) bool {
 		return true
 	}
 	run := e.run
-	left := (e.attaching || run != nil && run.Handle() != "") && !e.asked
+	// One that is being submitted may have been taken already.
+	known := run == nil && e.handle() != "" || run != nil && run.Handle() != ""
+	left := (e.attaching || known) && !e.asked
 	e.left = left
 	e.control.Unlock()
 	if left && run != nil {

@@ -129,7 +129,7 @@ func (r *runner) Start(ctx context.Context, s jobapi.Submission) (engine.Run, er
 		Dependencies: dependencies,
 		Parallelism:  tasks,
 		Attempts:     attempts,
-		Events:       s.Events,
+		Events:       namedEvents{s.Events, chosen.Name()},
 	})
 	if err != nil {
 		return nil, err
@@ -160,6 +160,14 @@ func (n named) Handle() string {
 	}
 	return ""
 }
+
+// namedEvents does so with the handle of a run that is about to be.
+type namedEvents struct {
+	engine.Events
+	engine string
+}
+
+func (n namedEvents) Handle(handle string) error { return n.Events.Handle(n.engine + ":" + handle) }
 
 // Attach finds a run again after a restart of the server.
 func (r *runner) Attach(ctx context.Context, handle string, events engine.Events) (engine.Run, error) {

@@ -140,15 +140,25 @@ func (e *Engine) Submit(ctx context.Context, j engine.Job) (engine.Run, error) {
 		return nil, err
 	}
 	id := jobID(j.ID)
-	if err := e.submit(ctx, cluster, id, argument); err != nil {
+	if err := j.Events.Handle(e.handle(id)); err != nil {
+		return nil, fmt.Errorf("the job is not submitted to Flink, because its log cannot be kept: %w", err)
+	}
+	switch err := e.submit(ctx, cluster, id, argument); {
+	case errors.Is(err, errUnheard):
+		j.Events.Message(jobpb.JobMessage_JOB_MESSAGE_WARNING, fmt.Sprintf("%v; looking there for the job %s", err, id))
+		return e.follow(id, j.Events, arrival), nil
+	case err != nil:
 		return nil, err
 	}
 	j.Events.Message(jobpb.JobMessage_JOB_MESSAGE_BASIC, fmt.Sprintf("Flink at %s has the job as %s, with %d stages.", e.rest.base, id, len(j.Plan.Stages)))
 	if lack := cluster.lack(max(1, j.Parallelism)); lack != "" {
 		j.Events.Message(jobpb.JobMessage_JOB_MESSAGE_WARNING, lack)
 	}
-	return e.follow(id, j.Events), nil
+	return e.follow(id, j.Events, 0), nil
 }
+
+// handle is the cluster's address and a job's id there.
+func (e *Engine) handle(id string) string { return e.rest.base + " " + id }
 
 // encode makes the adapter's argument.
 func (e *Engine) encode(j engine.Job) (string, error) {
@@ -178,20 +188,36 @@ func jobID(id string) string {
 	return hex.EncodeToString(sum[:16])
 }
 
+// errUnheard says that Flink may have a job, and has not said so.
+var errUnheard = errors.New("whether Flink has taken the job is not known")
+
 // submit runs the adapter's main method in the JobManager, with the adapter that is there from an earlier job if it still is.
 func (e *Engine) submit(ctx context.Context, cluster overview, id, argument string) error {
-	body := map[string]any{"entryClass": "trestle.flink.Main", "programArgsList": []string{argument}, "jobId": id}
 	for again := true; ; again = false {
 		jar, err := e.jar(ctx, cluster)
 		if err != nil {
 			return err
 		}
-		err = e.rest.call(ctx, submitTimeout, "submit the job", http.MethodPost, "/jars/"+jar+"/run", body, nil)
+		err = e.start(ctx, jar, id, argument)
 		if err == nil || !again || !notFound(err) {
 			return err
 		}
 		// The JobManager was restarted just now, and its jars are gone with it.
 	}
+}
+
+// start has Flink run a jar. Once it has been asked, ctx does not matter any more: Flink goes on whether or not anybody
+// waits for its answer, and then has a job that is to be cancelled there.
+func (e *Engine) start(ctx context.Context, jar, id, argument string) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	body := map[string]any{"entryClass": "trestle.flink.Main", "programArgsList": []string{argument}, "jobId": id}
+	err := e.rest.call(context.WithoutCancel(ctx), submitTimeout, "submit the job", http.MethodPost, "/jars/"+jar+"/run", body, nil)
+	if unheard(err) {
+		return fmt.Errorf("%w: %w", errUnheard, err)
+	}
+	return err
 }
 
 // jar is the id under which the cluster has the adapter's jar. It is uploaded when it is not there.
@@ -221,7 +247,7 @@ func (e *Engine) Attach(_ context.Context, handle string, events engine.Events) 
 		return nil, fmt.Errorf("the handle %q is none of a Flink job's: %w", handle, engine.ErrLost)
 	}
 	if address == e.rest.base {
-		return e.follow(id, events), nil
+		return e.follow(id, events, arrival), nil
 	}
 	// The server was started with another cluster meanwhile; the job is where it was.
 	r, err := newREST(address)
@@ -229,5 +255,5 @@ func (e *Engine) Attach(_ context.Context, handle string, events engine.Events) 
 		return nil, fmt.Errorf("the handle %q is none of a Flink job's: %w", handle, engine.ErrLost)
 	}
 	other := Engine{cfg: e.cfg, rest: r}
-	return other.follow(id, events), nil
+	return other.follow(id, events, arrival), nil
 }

@@ -33,6 +33,7 @@ func (l *listener) Metrics(_, infos []*pipepb.MonitoringInfo) { l.metrics = info
 func (deaf) State(jobpb.JobState_Enum)                             {}
 func (deaf) Message(jobpb.JobMessage_MessageImportance, string)    {}
 func (deaf) Metrics(attempted, committed []*pipepb.MonitoringInfo) {}
+func (deaf) Handle(string) error                                   { return nil }
 
 // A Flink that does not take the request to cancel a job is asked again, with pauses.
 func TestCancelIsAskedWithPauses(t *testing.T) {
@@ -48,7 +49,7 @@ func TestCancelIsAskedWithPauses(t *testing.T) {
 	}))
 	defer server.Close()
 	e := at(t, server.URL)
-	run := e.follow("a job", deaf{})
+	run := e.follow("a job", deaf{}, 0)
 	defer run.Detach()
 	run.Cancel()
 	first := <-asked
@@ -92,7 +93,7 @@ func TestLastReportsAreInsistedOn(t *testing.T) {
 	}))
 	defer server.Close()
 	var l listener
-	<-at(t, server.URL).follow("x", &l).Done()
+	<-at(t, server.URL).follow("x", &l, 0).Done()
 	if len(l.states) != 1 || l.states[0] != jobpb.JobState_DONE {
 		t.Errorf("states %v", l.states)
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"mime/multipart"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -53,6 +54,13 @@ func (e *statusError) Error() string {
 func notFound(err error) bool {
 	var status *statusError
 	return errors.As(err, &status) && status.code == http.StatusNotFound
+}
+
+// unheard tells of a failed call whether Flink may have done what it was asked for: it was there, and did not say.
+func unheard(err error) bool {
+	var status *statusError
+	var connection *net.OpError
+	return err != nil && !errors.As(err, &status) && !(errors.As(err, &connection) && connection.Op == "dial")
 }
 
 // newREST checks an address. Nothing is sent.

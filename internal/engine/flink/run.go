@@ -29,6 +29,9 @@ const (
 	// patience is how long Flink may not answer before its jobs are taken for lost: a JobManager that is restarted, or moves
 	// to another host, takes a minute or two.
 	patience = 10 * time.Minute
+	// arrival is how long Flink may take to have a job that it was asked to run, and whose answer was not heard: a server that is
+	// started again may be quicker than the adapter's main method.
+	arrival = 10 * time.Second
 	// lastPatience is how long it is asked for what it knows besides of a job that has ended.
 	lastPatience = time.Minute
 )
@@ -54,6 +57,7 @@ type run struct {
 	cancelNow chan struct{} // closed by Cancel
 
 	reports  reports
+	arrives  time.Time // until then Flink need not know the job yet; zero once it has
 	running  bool
 	read     time.Time // when the reports were
 	silent   time.Time // since when Flink has not answered; zero while it does
@@ -61,19 +65,21 @@ type run struct {
 	restarts map[int64]bool
 }
 
-// follow watches a job until it has ended.
-func (e *Engine) follow(id string, events engine.Events) engine.Run {
+// follow watches a job until it has ended. It may take as long as arrives until Flink knows it.
+func (e *Engine) follow(id string, events engine.Events, arrives time.Duration) engine.Run {
 	r := &run{
 		engine: e, id: id, events: events, done: make(chan struct{}), cancelNow: make(chan struct{}),
 		reports: newReports(events, e.cfg.Log), restarts: map[int64]bool{}, told: time.Now(), read: time.Now(),
+	}
+	if arrives > 0 {
+		r.arrives = time.Now().Add(arrives)
 	}
 	r.ctx, r.detach = context.WithCancel(context.Background())
 	go r.main()
 	return r
 }
 
-// Handle is the cluster's address and the job's id there.
-func (r *run) Handle() string { return r.engine.rest.base + " " + r.id }
+func (r *run) Handle() string { return r.engine.handle(r.id) }
 
 // Detach leaves the job to Flink.
 func (r *run) Detach() {
@@ -113,8 +119,10 @@ func (r *run) main() {
 		switch {
 		case r.ctx.Err() != nil:
 			return
+		case notFound(err) && time.Now().Before(r.arrives):
+			r.silent = time.Time{}
 		case notFound(err):
-			r.fail(fmt.Sprintf("the Flink at %s does not know the job %s any more: was its JobManager restarted without high availability?", r.engine.rest.base, r.id))
+			r.unknown()
 			return
 		case err != nil:
 			if r.unreachable(err) {
@@ -124,7 +132,7 @@ func (r *run) main() {
 			r.settled(state)
 			return
 		default:
-			r.silent = time.Time{}
+			r.silent, r.arrives = time.Time{}, time.Time{}
 			r.watch(state)
 		}
 		r.wait(pauseAfter(time.Since(began)), cancelled)
@@ -155,10 +163,24 @@ func (r *run) wait(pause time.Duration, cancelled bool) {
 // askToCancel tells whether Flink has taken the request.
 func (r *run) askToCancel() bool {
 	err := r.engine.rest.call(r.ctx, callTimeout, "cancel the job", http.MethodPatch, "/jobs/"+r.id+"?mode=cancel", nil, nil)
-	if err != nil {
+	if err != nil && !notFound(err) { // which the next look at the state says as well
 		r.engine.cfg.Log.Warn("cancel a job", "job", r.id, "error", err)
 	}
 	return err == nil
+}
+
+// unknown ends a job that Flink does not know.
+func (r *run) unknown() {
+	text := fmt.Sprintf("the Flink at %s does not know the job %s any more: was its JobManager restarted without high availability?", r.engine.rest.base, r.id)
+	if !r.arrives.IsZero() {
+		text = fmt.Sprintf("the Flink at %s does not know the job %s: it never came to have it, or does not any more, as when its JobManager was restarted without high availability; submit it again", r.engine.rest.base, r.id)
+	}
+	if r.wasCancelled() {
+		r.events.Message(jobpb.JobMessage_JOB_MESSAGE_WARNING, text)
+		r.events.State(jobpb.JobState_CANCELLED)
+		return
+	}
+	r.fail(text)
 }
 
 // unreachable deals with a Flink that does not answer; true when it is given up.
