@@ -223,6 +223,9 @@ func (s *Store) Checkpoint(dir string) error {
 	if err := s.db.Checkpoint(dir); err != nil {
 		return fmt.Errorf("store: checkpoint: %w", err)
 	}
+	if s.files.closing.Load() { // since when values apart are not written whole
+		return fmt.Errorf("store: checkpoint: %w", errUnwanted)
+	}
 	return nil
 }
 

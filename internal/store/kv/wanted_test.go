@@ -103,6 +103,53 @@ func TestCloseDoesNotWaitForWrites(t *testing.T) {
 	}
 }
 
+// TestCloseInFrontOfTheLastWrite: what is left of values apart is written when their file is finished, and the store is to be closed then.
+func TestCloseInFrontOfTheLastWrite(t *testing.T) {
+	cache := NewCache(1 << 20)
+	defer cache.Close()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	disk := &endingDisk{FS: vfs.Default}
+	dir := filepath.Join(t.TempDir(), "store")
+	log := &bytes.Buffer{}
+	s, err := open(ctx, disk, dir, cache, slog.New(slog.NewTextHandler(log, nil)), nil, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := atomic.Bool{}
+	disk.end = func() {
+		ended.Store(true)
+		s.files.closing.Store(true) // as Close does
+		cancel(errOver)
+	}
+	o := s.NewOverlay()
+	o.Put([]byte("a"), bytes.Repeat([]byte("v"), 1000))
+	if err := o.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Checkpoint(filepath.Join(filepath.Dir(dir), "checkpoint")); err == nil {
+		t.Error("a checkpoint of a store that is being closed")
+	}
+	if err := errors.Join(o.Close(), s.Close()); err != nil {
+		t.Errorf("close: %v", err)
+	}
+	if !ended.Load() || log.Len() > 0 {
+		t.Errorf("values apart: %v; the log has:\n%s", ended.Load(), log)
+	}
+}
+
+// endingDisk is a disk that calls end when a file of values apart is made.
+type endingDisk struct {
+	vfs.FS
+	end func()
+}
+
+func (d *endingDisk) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	if filepath.Ext(name) == ".blob" {
+		d.end()
+	}
+	return d.FS.Create(name, category)
+}
+
 // slowDisk is a disk whose writes to tables, and to values apart, wait.
 type slowDisk struct {
 	vfs.FS
