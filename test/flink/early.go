@@ -25,10 +25,23 @@ const (
 	idleWorker = 60 * time.Second
 )
 
-// cancelledEarly cancels jobs soon after Flink has got them, from either end in turn, and looks at what is left of all of them.
-func (r *rig) cancelledEarly(ctx context.Context) (one result) {
+// early is a fault of many young jobs, one after the other.
+type early struct {
+	name string
+	jobs int
+	// strike runs the n-th of them, and has something happen to it.
+	strike func(ctx context.Context, r *rig, s *server, n int) error
+}
+
+var earlies = []early{
+	{cancelEarly, cancels, func(ctx context.Context, r *rig, s *server, n int) error { return r.cancelOne(ctx, s, n) }},
+	{submitEarly, submissions, func(ctx context.Context, r *rig, s *server, n int) error { return r.submitOne(ctx, s, n) }},
+}
+
+// strikeEarly runs a fault's jobs, and looks at what is left of all of them.
+func (r *rig) strikeEarly(ctx context.Context, f early) (one result) {
 	one.cell = of("go", inProcess, onS3, onS3)
-	s, err := r.serve(ctx, one.staging, cancelEarly)
+	s, err := r.serve(ctx, one.staging, f.name)
 	if err != nil {
 		one.err = err
 		return one
@@ -39,8 +52,8 @@ func (r *rig) cancelledEarly(ctx context.Context) (one result) {
 		if err != nil {
 			return err
 		}
-		for n := range cancels {
-			if err := r.cancelOne(ctx, s, n); err != nil {
+		for n := range f.jobs {
+			if err := f.strike(ctx, r, s, n); err != nil {
 				return fmt.Errorf("job %d: %w", n+1, err)
 			}
 		}
@@ -48,7 +61,7 @@ func (r *rig) cancelledEarly(ctx context.Context) (one result) {
 		if err := r.nothingLeftIn(ctx, before, idleWorker+cluster.Patience); err != nil {
 			return err
 		}
-		fmt.Printf("    nothing was left %.1f s after the last of %d\n", time.Since(last).Seconds(), cancels)
+		fmt.Printf("    nothing was left %.1f s after the last of %d\n", time.Since(last).Seconds(), f.jobs)
 		return nil
 	}()
 	one.took = time.Since(start)
@@ -56,6 +69,7 @@ func (r *rig) cancelledEarly(ctx context.Context) (one result) {
 	return one
 }
 
+// cancelOne cancels a job soon after Flink has got it, from either end in turn.
 func (r *rig) cancelOne(ctx context.Context, s *server, n int) (err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, cellTimeout, fmt.Errorf("it took longer than %v", cellTimeout))
 	defer cancel()

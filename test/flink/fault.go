@@ -79,14 +79,7 @@ var faults = []fault{
 		}
 		return r.flink.StartTaskManager(h)
 	}},
-	{name: "server", parts: true, strike: func(ctx context.Context, _ *rig, s *server, _ flink.Job) error {
-		again, err := s.Restart()
-		if err != nil {
-			return err
-		}
-		s.Process = again
-		return listening(ctx, again, s.address)
-	}},
+	{name: "server", parts: true, strike: func(ctx context.Context, _ *rig, s *server, _ flink.Job) error { return s.killed(ctx) }},
 	{name: "cancel", fails: jobpb.JobState_CANCELLED, strike: func(ctx context.Context, _ *rig, s *server, _ flink.Job) error {
 		return s.jobs(ctx, func(client jobpb.JobServiceClient, running *jobpb.JobInfo) error {
 			_, err := client.Cancel(ctx, &jobpb.CancelJobRequest{JobId: running.GetJobId()})
@@ -194,9 +187,21 @@ func (s *server) jobs(ctx context.Context, f func(jobpb.JobServiceClient, *jobpb
 		last = info
 	}
 	if last == nil {
-		return fmt.Errorf("no job is running: %v", all.GetJobInfo())
+		return fmt.Errorf("%w: %v", errNoJob, all.GetJobInfo())
 	}
 	return f(client, last)
+}
+
+var errNoJob = errors.New("no job is running")
+
+// killed kills the server, and starts it again.
+func (s *server) killed(ctx context.Context) error {
+	again, err := s.Restart()
+	if err != nil {
+		return err
+	}
+	s.Process = again
+	return listening(ctx, again, s.address)
 }
 
 // state waits for the end of the job that the server got last, by name, and returns its state.
@@ -290,12 +295,15 @@ func (f *flags) strikes(ctx context.Context) (ok bool, err error) {
 			return false, context.Cause(ctx)
 		}
 	}
-	if f.wants(cancelEarly) {
-		fmt.Printf("Flink %s: fault %s …\n", version, cancelEarly)
-		one := r.cancelledEarly(ctx)
-		one.version, one.environment = version, one.environment+", "+cancelEarly
+	for _, fault := range earlies {
+		if !f.wants(fault.name) {
+			continue
+		}
+		fmt.Printf("Flink %s: fault %s …\n", version, fault.name)
+		one := r.strikeEarly(ctx, fault)
+		one.version, one.environment = version, one.environment+", "+fault.name
 		if one.err != nil {
-			fmt.Printf("Flink %s: fault %s failed after %.1f s: %v\n", version, cancelEarly, one.took.Seconds(), one.err)
+			fmt.Printf("Flink %s: fault %s failed after %.1f s: %v\n", version, fault.name, one.took.Seconds(), one.err)
 		}
 		results = append(results, one)
 	}

@@ -43,6 +43,7 @@ type rest struct {
 type statusError struct {
 	address, what string
 	code          int
+	gone          bool   // Flink does not have what it was asked about
 	text          string // Flink's own words, cut to the cause
 }
 
@@ -53,8 +54,12 @@ func (e *statusError) Error() string {
 // notFound tells whether Flink says that it does not have something.
 func notFound(err error) bool {
 	var status *statusError
-	return errors.As(err, &status) && status.code == http.StatusNotFound
+	return errors.As(err, &status) && status.gone
 }
+
+// noJob is in what Flink says of a job that it does not have. Most of its handlers say it with the status 404; that of a job's
+// status (Flink's JobStatusHandler) lets it become one of 500.
+const noJob = "org.apache.flink.runtime.messages.FlinkJobNotFoundException"
 
 // unheard tells of a failed call whether Flink may have done what it was asked for: it was there, and did not say.
 func unheard(err error) bool {
@@ -109,7 +114,10 @@ func (r *rest) send(ctx context.Context, timeout time.Duration, what, method, pa
 		return fmt.Errorf("the Flink at %s: %s: read the answer: %w", r.base, what, cause(ctx, err))
 	}
 	if response.StatusCode >= 300 {
-		return &statusError{address: r.base, what: what, code: response.StatusCode, text: complaint(answer)}
+		return &statusError{
+			address: r.base, what: what, code: response.StatusCode, text: complaint(answer),
+			gone: response.StatusCode == http.StatusNotFound || bytes.Contains(answer, []byte(noJob)),
+		}
 	}
 	if out == nil {
 		return nil

@@ -64,7 +64,9 @@ func TestFollowBeforeItIsThere(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case strings.HasPrefix(r.URL.Path, "/jobs/never"), asked.Add(1) < 4:
-			http.NotFound(w, r)
+			// As Flink 1.20.5 answers for a job's status.
+			w.WriteHeader(http.StatusInternalServerError)
+			fmt.Fprint(w, `{"errors": ["Internal server error.", "<Exception on server side:\norg.apache.flink.runtime.messages.FlinkJobNotFoundException: Could not find Flink job (dabbcf5433983cae9913539d53f73120)\n\tat org.apache.flink.runtime.dispatcher.Dispatcher.lambda$requestJobStatus$20(Dispatcher.java:903)\n\nEnd of exception on server side>"]}`)
 		case r.URL.Path == "/jobs/x/status":
 			fmt.Fprint(w, `{"status": "FINISHED"}`)
 		default:
