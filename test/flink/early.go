@@ -33,7 +33,7 @@ type early struct {
 	strike func(ctx context.Context, r *rig, s *server, n int) error
 }
 
-var earlies = []early{
+var struckYoung = []early{
 	{cancelEarly, cancels, func(ctx context.Context, r *rig, s *server, n int) error { return r.cancelOne(ctx, s, n) }},
 	{submitEarly, submissions, func(ctx context.Context, r *rig, s *server, n int) error { return r.submitOne(ctx, s, n) }},
 }

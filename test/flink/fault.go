@@ -295,7 +295,7 @@ func (f *flags) strikes(ctx context.Context) (ok bool, err error) {
 			return false, context.Cause(ctx)
 		}
 	}
-	for _, fault := range earlies {
+	for _, fault := range struckYoung {
 		if !f.wants(fault.name) {
 			continue
 		}
