@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -15,9 +16,50 @@ import (
 // files is the disk without forcing anything to it: a store does not outlive its process.
 type files struct {
 	vfs.FS
-	// closing is set when nobody will read what is written to tables and to values apart: flushes and compactions end, and closing
-	// the store does not wait for all that they would have written.
-	closing *atomic.Bool
+	*fate
+}
+
+// fate is what becomes of the tables and the values apart that are being written.
+type fate struct {
+	// closing is set when nobody will read them: flushes and compactions end, and closing the store does not wait for all that they
+	// would have written.
+	closing atomic.Bool
+	// broken is told when one cannot be written.
+	broken func(error)
+	// cut are the names of values apart that could not be written, and whose writer does not know; as long as there are any, tables
+	// fail.
+	mu  sync.Mutex
+	cut map[string]bool
+}
+
+// fails is why a table is not to be written.
+func (f *fate) fails() error {
+	if f.closing.Load() {
+		return errUnwanted
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for name := range f.cut {
+		return fmt.Errorf("%s could not be written", name)
+	}
+	return nil
+}
+
+func (f *fate) cutOff(name string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.cut[name] = true
+}
+
+// Remove removes a file, and with it what there is against tables on its account.
+func (f files) Remove(name string) error {
+	err := f.FS.Remove(name)
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		delete(f.cut, name)
+	}
+	return err
 }
 
 // errUnwanted is a write's error when the store is being closed.
@@ -34,33 +76,64 @@ type noLock struct{}
 func (noLock) Close() error { return nil }
 
 // file forwards no Sync.
-type file struct {
-	vfs.File
-	closing *atomic.Bool // nil for a file whose writes never fail
-	silent  bool         // what is written when the store is being closed is dropped, and its writer does not hear of it
+type file struct{ vfs.File }
+
+// table is a file that its writer may fail to write.
+type table struct {
+	file
+	*fate
 }
 
-func (f file) Write(b []byte) (int, error) {
-	if f.closing != nil && f.closing.Load() {
-		if f.silent {
-			return len(b), nil
-		}
-		return 0, errUnwanted
+func (f table) Write(b []byte) (int, error) {
+	if err := f.fails(); err != nil {
+		return 0, err
 	}
-	return f.File.Write(b)
+	n, err := f.file.Write(b)
+	if err != nil {
+		f.broken(err)
+	}
+	return n, err
+}
+
+// apartFile has values apart. When the last write to it fails, or its closing, pebble closes it again and panics. The table that refers to
+// the values is finished after them, and fails: so that nothing comes of either, and nobody need be told here.
+type apartFile struct {
+	file
+	*fate
+	name string
+}
+
+func (f apartFile) Write(b []byte) (int, error) {
+	if f.closing.Load() {
+		return len(b), nil
+	}
+	if _, err := f.file.Write(b); err != nil {
+		f.failed(err)
+	}
+	return len(b), nil
+}
+
+func (f apartFile) Close() error {
+	if err := f.file.Close(); err != nil {
+		f.failed(err)
+	}
+	return nil
+}
+
+func (f apartFile) failed(err error) {
+	f.cutOff(f.name)
+	f.broken(err)
 }
 
 // file makes one of a file that is written. What pebble has of its own state, it takes for broken when a write fails.
-func (f files) file(name string, made vfs.File) file {
+func (f files) file(name string, made vfs.File) vfs.File {
 	switch filepath.Ext(name) {
 	case ".sst":
-		return file{File: made, closing: f.closing}
+		return table{file{made}, f.fate}
 	case ".blob":
-		// When the last write to values apart fails, pebble closes the file twice and panics. The table that refers to them is finished
-		// after them: its writes fail, so that nothing comes of either.
-		return file{File: made, closing: f.closing, silent: true}
+		return apartFile{file{made}, f.fate, name}
 	}
-	return file{File: made}
+	return file{made}
 }
 
 func (file) Sync() error                { return nil }
@@ -96,7 +169,7 @@ func (f files) OpenDir(name string) (vfs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return file{File: made}, nil
+	return file{made}, nil
 }
 
 // link puts the files of one directory into another, which is made: linked where the file system can, else copied.

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -35,6 +34,7 @@ type Store struct {
 	charged           int // what the cache has been told of recent
 	writes            int // how often recent has gone to db
 	wanted            context.Context
+	unwant            context.CancelCauseFunc
 	files             files
 }
 
@@ -46,13 +46,20 @@ var sequence = []byte{0xff, 0xff, 0xff}
 // checkpoint at the most. The checkpoints stay as they are.
 //
 // When the context ends, nothing of the store will be wanted any more: what takes long, now and later, fails with its cause. Then it
-// can only be closed.
+// can only be closed. So it is when the disk does not take what is written.
 func Open(ctx context.Context, dir string, cache *Cache, log *slog.Logger, from []string, lo, hi []byte) (*Store, error) {
 	return open(ctx, vfs.Default, dir, cache, log, from, lo, hi)
 }
 
-func open(ctx context.Context, disk vfs.FS, dir string, cache *Cache, log *slog.Logger, from []string, lo, hi []byte) (*Store, error) {
-	s := &Store{dir: dir, cache: cache, recent: newRecent(), wanted: ctx, files: files{disk, &atomic.Bool{}}}
+func open(ctx context.Context, disk vfs.FS, dir string, cache *Cache, log *slog.Logger, from []string, lo, hi []byte) (_ *Store, err error) {
+	s := &Store{dir: dir, cache: cache, recent: newRecent(), files: files{disk, &fate{cut: map[string]bool{}}}}
+	s.wanted, s.unwant = context.WithCancelCause(ctx)
+	defer func() {
+		if err != nil {
+			s.unwant(err)
+		}
+	}()
+	s.files.broken = func(err error) { s.unwant(fmt.Errorf("write files in %s: %w", dir, err)) }
 	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
@@ -62,7 +69,6 @@ func open(ctx context.Context, disk vfs.FS, dir string, cache *Cache, log *slog.
 			return nil, fmt.Errorf("store: take over checkpoint %s: %w", from[0], err)
 		}
 	}
-	var err error
 	if s.db, err = pebble.Open(dir, options(s.files, cache, log)); err != nil {
 		return nil, errors.Join(fmt.Errorf("store: open %s: %w", dir, err), os.RemoveAll(dir))
 	}
@@ -240,6 +246,7 @@ func (s *Store) unwanted() error {
 // Close closes the store and removes its files. It does not wait for what is being written to them.
 func (s *Store) Close() error {
 	s.forget()
+	s.unwant(errUnwanted)
 	s.files.closing.Store(true)
 	return errors.Join(s.db.Close(), os.RemoveAll(s.dir))
 }
