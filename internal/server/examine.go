@@ -96,15 +96,14 @@ func examineFlink(ctx context.Context, cfg Config, tell tellFunc) error {
 		return err
 	}
 	if p.Artifacts.Bucket != "" {
-		remove, err := mark(ctx, cfg, &p)
-		if err != nil {
-			return nil // the store was found wanting above
+		// Where the store was found wanting above, whatever else the hosts have is tried all the same.
+		if remove, err := mark(ctx, cfg, &p); err == nil {
+			defer func() {
+				if err := remove(); err != nil {
+					tell(here.Host(), fmt.Sprintf("remove what the probe wrote to the staging store: %v", err), Lacking)
+				}
+			}()
 		}
-		defer func() {
-			if err := remove(); err != nil {
-				tell(here.Host(), fmt.Sprintf("remove what the probe wrote to the staging store: %v", err), Lacking)
-			}
-		}()
 	}
 	hosts, taskManagers, err := e.Probe(ctx, p)
 	if err != nil {
@@ -139,9 +138,11 @@ func mark(ctx context.Context, cfg Config, p *submission.Probe) (remove func() e
 	if err != nil {
 		return nil, err
 	}
-	if p.Mark, err = blob.Mark(ctx, bucket); err != nil {
+	key, err := blob.Mark(ctx, bucket)
+	if err != nil {
 		return nil, errors.Join(err, bucket.Close())
 	}
+	p.Mark = key
 	return func() error {
 		err := bucket.Delete(context.WithoutCancel(ctx), p.Mark)
 		if blob.IsDenied(err) {

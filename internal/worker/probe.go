@@ -29,9 +29,9 @@ const (
 	leastDisk = 1 << 30
 )
 
-// TryHost tries from this host what workers need, as a probe on r says, and writes what it finds to w, as JSON. An error is of
-// the probe itself.
-func TryHost(ctx context.Context, version string, r io.Reader, w io.Writer) error {
+// TryHost tries from this host what workers need, as a probe on r says, and writes what it finds to w, as JSON. Workers make
+// folders of their own in scratch. An error is of the probe itself.
+func TryHost(ctx context.Context, version, scratch string, r io.Reader, w io.Writer) error {
 	var p submission.Probe
 	if err := json.NewDecoder(io.LimitReader(r, maxProbe)).Decode(&p); err != nil {
 		return fmt.Errorf("read the probe: %w", err)
@@ -44,12 +44,21 @@ func TryHost(ctx context.Context, version string, r io.Reader, w io.Writer) erro
 		return err
 	}
 	found := []submission.Finding{
-		{Text: fmt.Sprintf("worker: trestle %s runs here (%s/%s, %d cores)", version, runtime.GOOS, runtime.GOARCH, runtime.NumCPU())},
-		disk(os.TempDir()),
+		program(version),
+		disk(scratch),
 		artifacts(ctx, p),
 		engine(ctx, containers),
 	}
 	return json.NewEncoder(w).Encode(found)
+}
+
+// program tells which one it is that runs here, and where it was put.
+func program(version string) submission.Finding {
+	text := fmt.Sprintf("worker: trestle %s runs here (%s/%s, %d cores)", version, runtime.GOOS, runtime.GOARCH, runtime.NumCPU())
+	if self, err := os.Executable(); err == nil {
+		text += ", as " + self
+	}
+	return submission.Finding{Text: text}
 }
 
 // artifacts tries the way that artifacts come.
@@ -79,23 +88,34 @@ func engine(ctx context.Context, cfg container.Config) submission.Finding {
 	e, err := container.Find(ctx, cfg)
 	switch {
 	case errors.Is(err, container.ErrNone):
-		return submission.Finding{Need: need, Failed: true, Text: fmt.Sprintf("container engine: host %s has none: %v", here.Host(), err)}
+		return submission.Finding{Need: need, Failed: true, Text: fmt.Sprintf("container engine: host %s has none: %v: install one there, or have user code run in processes (--environment_type=PROCESS) or by a worker pool (EXTERNAL)", here.Host(), err)}
 	case err != nil:
 		return submission.Finding{Need: need, Failed: true, Text: fmt.Sprintf("container engine: tried from host %s: %v", here.Host(), err)}
 	}
 	return submission.Finding{Need: need, Text: fmt.Sprintf("container engine: %v answers on host %s", e, here.Host())}
 }
 
-// disk looks how much room there is for workers' files.
+// disk makes a folder as a worker does, and looks how much room there is for what it would hold.
 func disk(dir string) submission.Finding {
+	const elsewhere = "set io.tmp.dirs in Flink's configuration to a larger disk that Flink may write to"
+	err := os.MkdirAll(dir, 0o700)
+	if err == nil {
+		var made string
+		if made, err = os.MkdirTemp(dir, "trestle-probe-*"); err == nil {
+			err = os.Remove(made)
+		}
+	}
 	var fs syscall.Statfs_t
-	if err := syscall.Statfs(dir, &fs); err != nil {
-		return submission.Finding{Failed: true, Text: fmt.Sprintf("disk: %s on host %s: %v", dir, here.Host(), err)}
+	if err == nil {
+		err = syscall.Statfs(dir, &fs)
+	}
+	if err != nil {
+		return submission.Finding{Failed: true, Text: fmt.Sprintf("disk: tried on host %s to make a folder in %s, where jobs spill: %v: %s", here.Host(), dir, err, elsewhere)}
 	}
 	free := fs.Bavail * uint64(fs.Bsize)
-	text := fmt.Sprintf("disk: %s free in %s on host %s", humanize.IBytes(free), dir, here.Host())
+	text := fmt.Sprintf("disk: %s free in %s on host %s, where jobs spill", humanize.IBytes(free), dir, here.Host())
 	if free < leastDisk {
-		return submission.Finding{Failed: true, Text: text + ", which is little for what jobs spill: make room, or set io.tmp.dirs in Flink's configuration to a larger disk"}
+		return submission.Finding{Failed: true, Text: text + ", which is little: make room, or " + elsewhere}
 	}
 	return submission.Finding{Text: text}
 }

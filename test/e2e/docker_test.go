@@ -58,7 +58,7 @@ func TestNoContainerEngine(t *testing.T) {
 	if accepted {
 		t.Error("the job was accepted")
 	}
-	hasAll(t, text, "apache/beam_go_sdk:2.77.0", "none of docker, podman and nerdctl is on the server's PATH", "--container-engine", "LOOPBACK", "PROCESS")
+	hasAll(t, text, "apache/beam_go_sdk:2.77.0", "none of docker, podman and nerdctl is on the PATH", "--container-engine", "LOOPBACK", "PROCESS")
 }
 
 // TestContainerDies: the last words of a container that dies are in the job's one error.

@@ -22,8 +22,10 @@ type bad struct {
 	// staging is onS3 when it is "". With it, server adds to the job server's options, and argv to the program's.
 	staging      string
 	server, argv []string
-	// cut keeps the TaskManagers' hosts from reaching the job server's.
-	cut bool
+	// cut is a host that the TaskManagers' cannot reach; there is none when it is "".
+	cut string
+	// store does something to the staging store when the job server is up, and returns what undoes that.
+	store func(ctx context.Context, r *rig) (undo func(context.Context) error, err error)
 	// engines starts container engines on the TaskManagers' hosts before.
 	engines bool
 	// runs is set where the job succeeds all the same.
@@ -38,7 +40,15 @@ var bads = []bad{
 		says: []string{"It wants 16 slots", "cluster's 4, 4 are free: 12 are missing"}},
 	{name: "user-code", environment: inProcess, argv: []string{"--output=s3://trestle-nowhere/out"},
 		says: []string{"textio", "trestle-nowhere", "host taskmanager"}},
-	{name: "server-unreachable", environment: inProcess, staging: onNothing, cut: true, says: []string{"jobserver:8099", "taskmanager", "--advertise"}},
+	{name: "server-unreachable", environment: inProcess, staging: onNothing, cut: jobServer, says: []string{"jobserver:8099", "taskmanager", "--advertise"}},
+	{name: "store-down", environment: inProcess, store: storeDown,
+		says: []string{"the artifact store (--staging) cannot be used", "s3://trestle/staging", "from host jobserver", "refused"}},
+	{name: "store-read-only", environment: inProcess, store: storeReadOnly,
+		says: []string{"artifacts/", "s3://trestle/staging", "from host jobserver", "permission denied"}},
+	{name: "store-unreachable", environment: inProcess, cut: storageHost,
+		says: []string{"artifact", "s3://trestle/staging", "from host taskmanager", "no route to host"}},
+	{name: "engine-by-option", environment: inProcess, runs: true, server: []string{"--engine", "local"}, argv: []string{"--experiments=engine=flink"},
+		says: []string{"Flink at http://jobmanager:8081 has the job as "}},
 	{name: "harness-dies", environment: inProcess, argv: []string{"--worker_binary=/bin/false"}, says: []string{"exit", "host taskmanager"}},
 	{name: "no-container-engine", environment: inDocker, says: []string{"docker on host taskmanager", "does not answer"}},
 	{name: "no-image", environment: inDocker, engines: true, argv: []string{"--environment_config=trestle-test/none"}, says: []string{"trestle-test/none", "host taskmanager"}},
@@ -64,11 +74,11 @@ func (r *rig) try(ctx context.Context, b bad) (one result) {
 			}
 		}
 	}
-	if b.cut {
-		if one.err = r.cut(ctx, "add"); one.err != nil {
+	if b.cut != "" {
+		if one.err = r.cut(ctx, "add", b.cut); one.err != nil {
 			return one
 		}
-		defer func() { one.err = errors.Join(one.err, r.cut(context.WithoutCancel(ctx), "del")) }()
+		defer func() { one.err = errors.Join(one.err, r.cut(context.WithoutCancel(ctx), "del", b.cut)) }()
 	}
 	before, err := r.look(ctx)
 	if err != nil {
@@ -86,16 +96,44 @@ func (r *rig) try(ctx context.Context, b bad) (one result) {
 		return one
 	}
 	start := time.Now()
-	one.err = r.tryOn(ctx, s, b, &one)
+	if b.store == nil {
+		one.err = r.tryOn(ctx, s, b, &one)
+	} else {
+		one.err = r.withStore(ctx, b, func() error { return r.tryOn(ctx, s, b, &one) })
+	}
 	one.took = time.Since(start)
 	one.err = errors.Join(one.err, r.cancelled(ctx, known), r.nothingLeft(ctx, before), s.Stop())
 	return one
 }
 
-// cut adds or deletes what keeps the TaskManagers' hosts from reaching the job server.
-func (r *rig) cut(ctx context.Context, action string) error {
+// withStore does something while the staging store is not as it should be.
+func (r *rig) withStore(ctx context.Context, b bad, do func() error) error {
+	undo, err := b.store(ctx, r)
+	if err != nil {
+		return err
+	}
+	err = do()
+	return errors.Join(err, undo(context.WithoutCancel(ctx)))
+}
+
+// storeDown kills the S3 server.
+func storeDown(_ context.Context, r *rig) (undo func(context.Context) error, err error) {
+	return r.s3.Revive, r.s3.Process().Kill()
+}
+
+// storeReadOnly has another S3 server in its place, which has the same objects and takes no more.
+func storeReadOnly(ctx context.Context, r *rig) (undo func(context.Context) error, err error) {
+	other, err := r.s3.ReadOnly(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) error { return errors.Join(other.Kill(), r.s3.Revive(ctx)) }, nil
+}
+
+// cut adds or deletes what keeps the TaskManagers' hosts from reaching another.
+func (r *rig) cut(ctx context.Context, action, from string) error {
 	for _, h := range r.taskManagers() {
-		argv := []string{"ip", "route", action, "unreachable", r.cluster.Host(jobServer).IP.String() + "/32"}
+		argv := []string{"ip", "route", action, "unreachable", r.cluster.Host(from).IP.String() + "/32"}
 		if _, err := h.Run(ctx, cluster.Command{Name: "route", Argv: argv}); err != nil {
 			return err
 		}
@@ -139,7 +177,7 @@ func (r *rig) tryOn(ctx context.Context, s *server, b bad, one *result) error {
 	return err
 }
 
-// messages are those of all jobs of a server, which have ended.
+// messages are those of all jobs of a server, which have ended or were never run.
 func (s *server) messages(ctx context.Context) (_ string, err error) {
 	conn, err := grpc.NewClient(s.address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -153,6 +191,9 @@ func (s *server) messages(ctx context.Context) (_ string, err error) {
 	}
 	var text strings.Builder
 	for _, info := range all.GetJobInfo() {
+		if info.GetState() == jobpb.JobState_STOPPED {
+			continue // its artifacts could not be staged, and it was not run
+		}
 		stream, err := client.GetMessageStream(ctx, &jobpb.JobMessagesRequest{JobId: info.GetJobId()})
 		if err != nil {
 			return "", err

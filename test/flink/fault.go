@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
@@ -63,6 +64,8 @@ var faults = []fault{
 		return r.flink.StartTaskManager(h)
 	}},
 	{name: "worker", strike: killWorker},
+	// It does not die: its heartbeat is to be missed.
+	{name: "worker-hangs", strike: stopWorker},
 	{name: "harness", strike: killHarness},
 	{name: "python-worker", job: of("python", inProcess, onS3, onS3), strike: killWorker},
 	{name: "python-harness", job: of("python", inProcess, onS3, onS3), strike: killHarness},
@@ -79,7 +82,7 @@ var faults = []fault{
 		}
 		return r.flink.StartTaskManager(h)
 	}},
-	{name: "server", parts: true, strike: func(ctx context.Context, _ *rig, s *server, _ flink.Job) error { return s.killed(ctx) }},
+	{name: "server", parts: true, strike: restartServer},
 	{name: "cancel", fails: jobpb.JobState_CANCELLED, strike: func(ctx context.Context, _ *rig, s *server, _ flink.Job) error {
 		return s.jobs(ctx, func(client jobpb.JobServiceClient, running *jobpb.JobInfo) error {
 			_, err := client.Cancel(ctx, &jobpb.CancelJobRequest{JobId: running.GetJobId()})
@@ -122,13 +125,19 @@ func (r *rig) workersGone(ctx context.Context, h *cluster.Host) error {
 func killWorker(ctx context.Context, r *rig, _ *server, j flink.Job) error {
 	h := r.taskManagers()[1]
 	found, err := h.Find("trestle", "worker", "--scratch")
-	return errors.Join(err, r.killAtWork(ctx, h, "worker", found, j))
+	return errors.Join(err, r.strikeAtWork(ctx, h, "worker", found, j, cluster.Found.Kill))
+}
+
+func stopWorker(ctx context.Context, r *rig, _ *server, j flink.Job) error {
+	h := r.taskManagers()[1]
+	found, err := h.Find("trestle", "worker", "--scratch")
+	return errors.Join(err, r.strikeAtWork(ctx, h, "worker", found, j, func(p cluster.Found) error { return syscall.Kill(p.PID, syscall.SIGSTOP) }))
 }
 
 func killHarness(ctx context.Context, r *rig, _ *server, j flink.Job) error {
 	h := r.taskManagers()[0]
 	found, err := harnesses(h)
-	return errors.Join(err, r.killAtWork(ctx, h, "harness", found, j))
+	return errors.Join(err, r.strikeAtWork(ctx, h, "harness", found, j, cluster.Found.Kill))
 }
 
 // harnesses are those on a host, without what makes and keeps containers of some, which has the same arguments.
@@ -146,11 +155,11 @@ func keepsContainer(p cluster.Found) bool {
 // errMissed is the error of a fault that has not happened to its job, because the job was over by then.
 var errMissed = errors.New("the job was over before anything could happen to it")
 
-// killAtWork kills the first of these processes on a host by SIGKILL, and makes sure that the job was not over by then.
-func (r *rig) killAtWork(ctx context.Context, h *cluster.Host, what string, found []cluster.Found, j flink.Job) error {
+// strikeAtWork does something to the first of these processes on a host, and makes sure that the job was not over by then.
+func (r *rig) strikeAtWork(ctx context.Context, h *cluster.Host, what string, found []cluster.Found, j flink.Job, strike func(cluster.Found) error) error {
 	var failure error
 	if len(found) > 0 {
-		failure = found[0].Kill()
+		failure = strike(found[0])
 	} else {
 		all, err := h.Processes()
 		failure = errors.Join(fmt.Errorf("no %s is on %s, but %v", what, h.Name, all), err)
@@ -251,8 +260,23 @@ func (f *flags) strikes(ctx context.Context) (ok bool, err error) {
 	}
 	r.repeats = repeats
 	var results []result
+	for _, v := range append([]visit{r.healthy()}, r.visits()...) {
+		if !f.wants(v.name) || v.cut != "" && c.Plain != "" {
+			continue
+		}
+		fmt.Printf("Flink %s: %s …\n", version, v.name)
+		one := r.visit(ctx, v)
+		one.version, one.environment = version, v.name
+		if one.err != nil {
+			fmt.Printf("Flink %s: %s failed after %.1f s: %v\n", version, v.name, one.took.Seconds(), one.err)
+		}
+		results = append(results, one)
+		if ctx.Err() != nil {
+			return false, context.Cause(ctx)
+		}
+	}
 	for _, b := range bads {
-		if !f.wants(b.name) || b.engines && f.images == "" || b.cut && c.Plain != "" {
+		if !f.wants(b.name) || b.engines && f.images == "" || b.cut != "" && c.Plain != "" {
 			continue
 		}
 		fmt.Printf("Flink %s: bad job %s …\n", version, b.name)

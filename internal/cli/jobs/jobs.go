@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"text/tabwriter"
 	"time"
 
@@ -30,7 +31,7 @@ func NewCommand() *cobra.Command {
 		Short: "List a server's jobs, or show what one of them tells",
 		Long: `List the jobs of a running server, the oldest first, with the state of each. With a job's id show its states and messages from the
 first one on, and those to come until it ends: attempts that failed, what a side input is waited for and since when, why the job
-failed. A streaming job tells again of what it still waits for, every ten minutes at least.`,
+failed. A server that is restarted meanwhile is asked again. A streaming job tells again of what it still waits for, every ten minutes at least.`,
 		Example: `  trestle jobs
   trestle jobs --server jobserver:8099 go-job-1-1795751570489936692-qip2p3ku`,
 		Args: cobra.MaximumNArgs(1),
@@ -44,7 +45,7 @@ failed. A streaming job tells again of what it still waits for, every ten minute
 			if len(args) == 0 {
 				err = list(cmd.Context(), client, cmd.OutOrStdout())
 			} else {
-				err = follow(cmd.Context(), client, args[0], cmd.OutOrStdout(), f.verbose)
+				err = follow(cmd.Context(), client, args[0], cmd.OutOrStdout(), cmd.ErrOrStderr(), f.verbose)
 			}
 			if err != nil {
 				return fmt.Errorf("job server %s: %w", f.server, err)
@@ -76,24 +77,93 @@ func list(ctx context.Context, client jobpb.JobServiceClient, out io.Writer) err
 	return table.Flush()
 }
 
-// follow shows a job's states and messages until it has ended, or ctx has: whoever interrupts it has seen enough.
-func follow(ctx context.Context, client jobpb.JobServiceClient, job string, out io.Writer, verbose bool) error {
+// follow shows a job's states and messages until it has ended, or ctx has: whoever interrupts it has seen enough. A server that
+// goes away in the middle is asked again, and goes on where it was: it may be restarted, and jobs outlive that.
+func follow(ctx context.Context, client jobpb.JobServiceClient, job string, out, notes io.Writer, verbose bool) error {
+	f := &follower{out: out, verbose: verbose}
+	for {
+		err := f.read(ctx, client, job)
+		switch {
+		case errors.Is(err, io.EOF) || ctx.Err() != nil || status.Code(err) == codes.Canceled:
+			return nil
+		case status.Code(err) != codes.Unavailable || f.heard.IsZero() || time.Since(f.heard) > patience:
+			return err
+		}
+		if !f.told {
+			f.told = true
+			if _, err := fmt.Fprintf(notes, "the job server does not answer, and is asked for %v: %v\n", patience, status.Convert(err).Message()); err != nil {
+				return err
+			}
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+		}
+	}
+}
+
+const (
+	// patience is for how long a server that has told of a job may be away: one that is restarted takes some seconds.
+	patience = 2 * time.Minute
+	// pause is between two questions to a server that is away.
+	pause = 200 * time.Millisecond
+)
+
+// follower knows how much of a job has been shown: every stream of it begins with the first message.
+type follower struct {
+	out     io.Writer
+	verbose bool
+	heard   time.Time // when the server told anything last
+	told    bool      // that it is away, since then
+	message int       // the number of the last message
+	states  int       // how many states
+}
+
+// read shows what is new in one stream, until that ends.
+func (f *follower) read(ctx context.Context, client jobpb.JobServiceClient, job string) error {
 	stream, err := client.GetMessageStream(ctx, &jobpb.JobMessagesRequest{JobId: job})
 	if err != nil {
 		return err
 	}
+	states := 0 // in this stream
 	for {
 		r, err := stream.Recv()
-		if errors.Is(err, io.EOF) || status.Code(err) == codes.Canceled {
-			return nil
-		}
 		if err != nil {
 			return err
 		}
-		if err := show(out, r, verbose); err != nil {
+		f.heard, f.told = time.Now(), false
+		if r.GetStateResponse() != nil {
+			states++
+		}
+		if !f.fresh(r, states) {
+			continue
+		}
+		if err := show(f.out, r, f.verbose); err != nil {
 			return err
 		}
 	}
+}
+
+// fresh tells whether something has not come before, and notes that it has. A state is the one of that number in its stream.
+func (f *follower) fresh(r *jobpb.JobMessagesResponse, states int) bool {
+	if r.GetStateResponse() != nil {
+		if states <= f.states {
+			return false
+		}
+		f.states = states
+		return true
+	}
+	n, err := strconv.Atoi(r.GetMessageResponse().GetMessageId())
+	if err != nil {
+		return true // a server of another kind numbers them otherwise, and nothing of it is left out
+	}
+	if n <= f.message {
+		return false
+	}
+	f.message = n
+	return true
 }
 
 func show(out io.Writer, r *jobpb.JobMessagesResponse, verbose bool) error {

@@ -99,7 +99,7 @@ func (e *Engine) Check(ctx context.Context, _ *pipepb.Pipeline, p *plan.Plan, pa
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, checkTimeout, unanswered(checkTimeout))
 	defer cancel()
-	cluster, err := e.rest.overview(ctx)
+	cluster, err := e.reach(ctx)
 	if err != nil {
 		return errors.Join(append(errs, err)...)
 	}
@@ -114,6 +114,15 @@ func (e *Engine) Check(ctx context.Context, _ *pipepb.Pipeline, p *plan.Plan, pa
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+// reach is the cluster's overview; an error says what to do about a cluster that is not there.
+func (e *Engine) reach(ctx context.Context) (overview, error) {
+	cluster, err := e.rest.overview(ctx)
+	if err != nil {
+		err = fmt.Errorf("%w: is its JobManager up, and is that (--flink) the address of its REST API, as this host reaches it?", err)
+	}
+	return cluster, err
 }
 
 func (e *Engine) adapter(cluster overview) (string, error) {

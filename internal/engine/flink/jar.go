@@ -41,7 +41,7 @@ func adapterFor(version string) (string, error) {
 			return line.jar, nil
 		}
 	}
-	return "", fmt.Errorf("it is Flink %s, and this trestle has adapters for 1.20 and 2.x", version)
+	return "", fmt.Errorf("it is Flink %s, and this trestle has adapters for 1.20 and 2.x: name a cluster of one of these", version)
 }
 
 // jar completes an adapter with the workers' binaries, in a folder where it is kept for the next time. Its name has the

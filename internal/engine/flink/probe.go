@@ -28,7 +28,7 @@ const probeTimeout = 2 * time.Minute
 
 // Describe says what the cluster is and has, in a line; an error is why jobs cannot be run there.
 func (e *Engine) Describe(ctx context.Context) (string, error) {
-	cluster, err := e.rest.overview(ctx)
+	cluster, err := e.reach(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -39,7 +39,8 @@ func (e *Engine) Describe(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	text := fmt.Sprintf("Flink at %s: version %s, %d TaskManagers with %d slots, %d of them free", e.rest.base, cluster.Version, cluster.TaskManagers, cluster.Slots, cluster.Free)
+	text := fmt.Sprintf("Flink at %s: version %s, which %s is for, %s with %s, %d of them free",
+		e.rest.base, cluster.Version, strings.TrimSuffix(adapter, ".jar"), count(cluster.TaskManagers, "TaskManager"), count(cluster.Slots, "slot"), cluster.Free)
 	if cluster.TaskManagers == 0 {
 		return "", fmt.Errorf("%s: start a TaskManager, and look at its log if it does not register", text)
 	}

@@ -171,9 +171,10 @@ func (r *run) askToCancel() bool {
 
 // unknown ends a job that Flink does not know.
 func (r *run) unknown() {
-	text := fmt.Sprintf("the Flink at %s does not know the job %s any more: was its JobManager restarted without high availability?", r.engine.rest.base, r.id)
+	why := "its JobManager was restarted without high availability, or the job has ended longer ago than Flink keeps what it knows of such (jobstore.expiration-time, an hour by default)"
+	text := fmt.Sprintf("the Flink at %s does not know the job %s any more: %s", r.engine.rest.base, r.id, why)
 	if !r.arrives.IsZero() {
-		text = fmt.Sprintf("the Flink at %s does not know the job %s: it never came to have it, or does not any more, as when its JobManager was restarted without high availability; submit it again", r.engine.rest.base, r.id)
+		text = fmt.Sprintf("the Flink at %s does not know the job %s: it never came to have it, or %s; submit it again if it is not done", r.engine.rest.base, r.id, why)
 	}
 	if r.wasCancelled() {
 		r.events.Message(jobpb.JobMessage_JOB_MESSAGE_WARNING, text)

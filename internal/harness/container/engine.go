@@ -16,7 +16,7 @@ import (
 )
 
 // ErrNone is Find's error when there is no engine on this host: neither configured nor found.
-var ErrNone = errors.New("no container engine: none of docker, podman and nerdctl is on the server's PATH")
+var ErrNone = errors.New("no container engine: none of docker, podman and nerdctl is on the PATH")
 
 const (
 	// answer bounds a question to an engine. One that takes longer is stuck, or the network to it is.

@@ -88,6 +88,9 @@ func probe(ctx context.Context, location string, options Options, tried string, 
 		f.Remark, err = try(b)
 		err = errors.Join(err, b.Close())
 	}
+	if err != nil && !IsDenied(err) && !IsNotFound(err) && !errors.As(err, new(silence)) { // those say what to do
+		err = fmt.Errorf("%w: check that the store is up, that its URL is right, and that this host reaches it", err)
+	}
 	f.Took, f.Err = time.Since(begin), err
 	return f
 }

@@ -29,7 +29,9 @@ type S3 struct {
 
 	host    *cluster.Host
 	process *cluster.Process
-	client  *s3.Client
+	// binary is the server's program, folder where the buckets are.
+	binary, folder string
+	client         *s3.Client
 }
 
 // StartS3 starts versitygw on a host, with an empty bucket. binary is its program.
@@ -49,13 +51,40 @@ func StartS3(ctx context.Context, h *cluster.Host, binary, bucket string) (*S3, 
 	if err != nil {
 		return nil, err
 	}
-	s := &S3{Bucket: bucket, host: h, process: p}
+	s := &S3{Bucket: bucket, host: h, process: p, binary: binary, folder: folder}
 	s.client = s3.New(s3.Options{BaseEndpoint: aws.String(s.Endpoint()), UsePathStyle: true, Region: s3Region,
 		Credentials: credentials.NewStaticCredentialsProvider(s3Key, s3Secret, "")})
-	return s, up(ctx, "the S3 server", p, func(ctx context.Context) bool {
-		_, err := s.client.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &bucket})
+	return s, s.up(ctx, p)
+}
+
+// up waits until a process answers as the server.
+func (s *S3) up(ctx context.Context, p *cluster.Process) error {
+	return up(ctx, "the S3 server", p, func(ctx context.Context) bool {
+		_, err := s.client.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &s.Bucket})
 		return err == nil
 	})
+}
+
+// Revive starts the server again after it has ended, or ends it first.
+func (s *S3) Revive(ctx context.Context) (err error) {
+	if s.process, err = s.process.Restart(); err != nil {
+		return err
+	}
+	return s.up(ctx, s.process)
+}
+
+// ReadOnly ends the server and has another in its place, with the same objects, which takes no more. The caller kills that before
+// it calls Revive.
+func (s *S3) ReadOnly(ctx context.Context) (*cluster.Process, error) {
+	if err := s.process.Kill(); err != nil {
+		return nil, err
+	}
+	p, err := s.host.Start(cluster.Command{Name: "s3-read-only", Env: []string{"ROOT_ACCESS_KEY=" + s3Key, "ROOT_SECRET_KEY=" + s3Secret},
+		Argv: []string{s.binary, "--port", fmt.Sprintf("%v:%d", s.host.IP, s3Port), "--region", s3Region, "--readonly", "posix", s.folder}})
+	if err != nil {
+		return nil, err
+	}
+	return p, s.up(ctx, p)
 }
 
 // Endpoint is where hosts find the server: by address, since clients then take the bucket's name for the first part of the

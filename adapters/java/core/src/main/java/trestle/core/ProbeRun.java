@@ -31,13 +31,15 @@ public final class ProbeRun {
    * Runs the probe.
    *
    * @param host by which people know this host
+   * @param tmp where workers' own folders would go
    * @return a JSON object: {@code host}, and {@code report}, the probe's own, or {@code error}, a
    *     text
    */
-  public static String json(String host, byte[] pack) throws InterruptedException {
+  public static String json(String host, Path tmp, byte[] pack) throws InterruptedException {
     try {
       Path binary = Binary.unpack(Path.of(System.getProperty("java.io.tmpdir")));
-      String report = run(List.of(binary.toString(), "probe"), pack, LIMIT);
+      String report =
+          run(List.of(binary.toString(), "probe", "--scratch", tmp.toString()), pack, LIMIT);
       return "{\"host\":" + quoted(host) + ",\"report\":" + report + "}";
     } catch (FailedException e) {
       return "{\"host\":" + quoted(host) + ",\"error\":" + quoted(e.getMessage()) + "}";

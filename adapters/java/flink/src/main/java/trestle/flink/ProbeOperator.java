@@ -1,6 +1,8 @@
 package trestle.flink;
 
 import java.nio.charset.StandardCharsets;
+import java.nio.file.Path;
+import org.apache.flink.runtime.taskmanager.TaskManagerRuntimeInfo;
 import org.apache.flink.streaming.api.operators.AbstractStreamOperatorFactory;
 import org.apache.flink.streaming.api.operators.AbstractStreamOperatorV2;
 import org.apache.flink.streaming.api.operators.OneInputStreamOperator;
@@ -18,11 +20,15 @@ final class ProbeOperator extends AbstractStreamOperatorV2<Block>
     implements OneInputStreamOperator<Block, Block> {
   private final byte[] pack;
   private final String host;
+  private final Path tmp;
 
   private ProbeOperator(StreamOperatorParameters<Block> parameters, byte[] pack) {
     super(parameters, 1);
     this.pack = pack;
-    host = Hosts.name(parameters.getContainingTask().getEnvironment().getTaskManagerInfo());
+    TaskManagerRuntimeInfo taskManager =
+        parameters.getContainingTask().getEnvironment().getTaskManagerInfo();
+    host = Hosts.name(taskManager);
+    tmp = Path.of(taskManager.getTmpDirectories()[0]);
   }
 
   @Override
@@ -47,7 +53,7 @@ final class ProbeOperator extends AbstractStreamOperatorV2<Block>
     Report report = new Report();
     int task = getRuntimeContext().getTaskInfo().getIndexOfThisSubtask();
     getRuntimeContext().addAccumulator("trestle/probe/" + task, report);
-    report.add(ProbeRun.json(host, pack).getBytes(StandardCharsets.UTF_8));
+    report.add(ProbeRun.json(host, tmp, pack).getBytes(StandardCharsets.UTF_8));
     super.finish();
   }
 

@@ -7,6 +7,8 @@ import java.io.IOException;
 import java.net.InetAddress;
 import java.net.ServerSocket;
 import java.net.Socket;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.util.Properties;
 
 /**
@@ -20,7 +22,9 @@ final class FakeWorker {
   public static void main(String[] args) throws Exception {
     if (args[0].equals("probe")) {
       String pack = new String(System.in.readAllBytes());
-      System.out.print("{\"pack\":\"" + pack + "\",\"pid\":" + ProcessHandle.current().pid() + "}");
+      System.out.print(
+          "{\"pack\":\"" + pack + "\",\"pid\":" + ProcessHandle.current().pid()
+              + ",\"folder\":" + Files.isDirectory(Path.of(args[2])) + "}");
       return;
     }
     if (args.length != 5 || !args[0].equals("worker") || !args[1].equals("--scratch")

@@ -199,7 +199,7 @@ final class JobTest {
         .allMatch(
             r ->
                 r.matches(
-                    "\\{\"host\":\".+\",\"report\":\\{\"pack\":\"looking glass\",\"pid\":\\d+}}"))
+                    "\\{\"host\":\".+\",\"report\":\\{\"pack\":\"looking glass\",\"pid\":\\d+,\"folder\":true}}"))
         .doesNotHaveDuplicates();
   }
 
