@@ -83,9 +83,10 @@ func follow(ctx context.Context, client jobpb.JobServiceClient, job string, out,
 	f := &follower{out: out, verbose: verbose}
 	for {
 		err := f.read(ctx, client, job)
+		over := errors.Is(err, io.EOF) || ctx.Err() != nil || status.Code(err) == codes.Canceled
 		switch {
-		case errors.Is(err, io.EOF) || ctx.Err() != nil || status.Code(err) == codes.Canceled:
-			return nil
+		case over:
+			return nil //nolint:nilerr // the job has ended, or whoever looked on has seen enough
 		case status.Code(err) != codes.Unavailable || f.heard.IsZero() || time.Since(f.heard) > patience:
 			return err
 		}
