@@ -86,7 +86,7 @@ func follow(ctx context.Context, client jobpb.JobServiceClient, job string, out,
 		over := errors.Is(err, io.EOF) || ctx.Err() != nil || status.Code(err) == codes.Canceled
 		switch {
 		case over:
-			return nil //nolint:nilerr // the job has ended, or whoever looked on has seen enough
+			return nil // the job has ended, or whoever looked on has seen enough
 		case status.Code(err) != codes.Unavailable || f.heard.IsZero() || time.Since(f.heard) > patience:
 			return err
 		}
