@@ -29,13 +29,13 @@ const (
 type early struct {
 	name string
 	jobs int
-	// strike runs the n-th of them, and has something happen to it.
-	strike func(ctx context.Context, r *rig, s *server, n int) error
+	// strike has something happen to one of them.
+	strike func(ctx context.Context, r *rig, y young) error
 }
 
 var struckYoung = []early{
-	{cancelEarly, cancels, func(ctx context.Context, r *rig, s *server, n int) error { return r.cancelOne(ctx, s, n) }},
-	{submitEarly, submissions, func(ctx context.Context, r *rig, s *server, n int) error { return r.submitOne(ctx, s, n) }},
+	{cancelEarly, cancels, func(ctx context.Context, r *rig, y young) error { return r.cancelOne(ctx, y) }},
+	{submitEarly, submissions, func(ctx context.Context, r *rig, y young) error { return r.submitOne(ctx, y) }},
 }
 
 // strikeEarly runs a fault's jobs, and looks at what is left of all of them.
@@ -53,7 +53,7 @@ func (r *rig) strikeEarly(ctx context.Context, f early) (one result) {
 			return err
 		}
 		for n := range f.jobs {
-			if err := f.strike(ctx, r, s, n); err != nil {
+			if err := r.strikeYoung(ctx, f, s, n); err != nil {
 				return fmt.Errorf("job %d: %w", n+1, err)
 			}
 		}
@@ -69,8 +69,17 @@ func (r *rig) strikeEarly(ctx context.Context, f early) (one result) {
 	return one
 }
 
-// cancelOne cancels a job soon after Flink has got it, from either end in turn.
-func (r *rig) cancelOne(ctx context.Context, s *server, n int) (err error) {
+// young is a job that is being submitted, the n-th of a fault's.
+type young struct {
+	n      int
+	server *server
+	client *cluster.Process
+	// known are the jobs that Flink had before.
+	known []flink.Job
+}
+
+// strikeYoung runs a job for something to happen to, and leaves none.
+func (r *rig) strikeYoung(ctx context.Context, f early, s *server, n int) (err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, cellTimeout, fmt.Errorf("it took longer than %v", cellTimeout))
 	defer cancel()
 	known, err := r.flink.Jobs(ctx)
@@ -79,7 +88,7 @@ func (r *rig) cancelOne(ctx context.Context, s *server, n int) (err error) {
 	}
 	defer func() { err = errors.Join(err, r.cancelled(ctx, known)) }()
 	c := of("go", inProcess, onS3, onS3)
-	c.mark = fmt.Sprintf("%s-%d", cancelEarly, n+1)
+	c.mark = fmt.Sprintf("%s-%d", f.name, n+1)
 	command, _, err := r.command(c, s.endpoint)
 	if err != nil {
 		return err
@@ -89,28 +98,42 @@ func (r *rig) cancelOne(ctx context.Context, s *server, n int) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, client.Kill()) }()
+	return f.strike(ctx, r, young{n, s, client, known})
+}
+
+// pass lets a job grow older.
+func pass(ctx context.Context, age time.Duration) error {
+	select {
+	case <-time.After(age):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// cancelOne cancels a job soon after Flink has got it, from either end in turn.
+func (r *rig) cancelOne(ctx context.Context, y young) error {
 	var j flink.Job
 	if err := await(ctx, func() (bool, error) {
-		fresh, err := r.fresh(ctx, known)
+		fresh, err := r.fresh(ctx, y.known)
 		if err != nil || len(fresh) == 0 {
 			return false, err
 		}
 		j = fresh[0]
 		workers, err := r.workers()
-		return workers >= n%3, err
+		return workers >= y.n%3, err
 	}); err != nil {
 		return err
 	}
 	age := rand.N(youngest)
-	select {
-	case <-time.After(age):
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	if err := pass(ctx, age); err != nil {
+		return err
 	}
-	if n/3%2 == 0 {
+	var err error
+	if y.n/3%2 == 0 {
 		err = r.flink.Cancel(ctx, j.ID)
 	} else {
-		err = s.jobs(ctx, func(client jobpb.JobServiceClient, running *jobpb.JobInfo) error {
+		err = y.server.jobs(ctx, func(client jobpb.JobServiceClient, running *jobpb.JobInfo) error {
 			_, err := client.Cancel(ctx, &jobpb.CancelJobRequest{JobId: running.GetJobId()})
 			return err
 		})
@@ -119,16 +142,16 @@ func (r *rig) cancelOne(ctx context.Context, s *server, n int) (err error) {
 		return err
 	}
 	select {
-	case <-client.Ended():
+	case <-y.client.Ended():
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	state, err := s.state(ctx)
+	state, err := y.server.state(ctx)
 	if err != nil {
 		return err
 	}
 	if state != jobpb.JobState_CANCELLED {
-		return fmt.Errorf("cancelled %v after it was seen, it is %v: %w", age, state, r.why(ctx, known))
+		return fmt.Errorf("cancelled %v after it was seen, it is %v: %w", age, state, r.why(ctx, y.known))
 	}
 	return nil
 }

@@ -22,25 +22,8 @@ const (
 
 // submitOne strikes a job while it is handed to Flink: it is cancelled, or the server is killed and started again, in turn. Then what
 // the server says of the job must be what Flink says.
-func (r *rig) submitOne(ctx context.Context, s *server, n int) (err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, cellTimeout, fmt.Errorf("it took longer than %v", cellTimeout))
-	defer cancel()
-	known, err := r.flink.Jobs(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, r.cancelled(ctx, known)) }()
-	c := of("go", inProcess, onS3, onS3)
-	c.mark = fmt.Sprintf("%s-%d", submitEarly, n+1)
-	command, _, err := r.command(c, s.endpoint)
-	if err != nil {
-		return err
-	}
-	client, err := r.cluster.Host(jobServer).Start(command)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, client.Kill()) }()
+func (r *rig) submitOne(ctx context.Context, y young) error {
+	s := y.server
 	if err := await(ctx, func() (bool, error) {
 		begun := false
 		err := s.jobs(ctx, func(_ jobpb.JobServiceClient, info *jobpb.JobInfo) error {
@@ -55,12 +38,10 @@ func (r *rig) submitOne(ctx context.Context, s *server, n int) (err error) {
 		return err
 	}
 	age := rand.N(handing)
-	select {
-	case <-time.After(age):
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	if err := pass(ctx, age); err != nil {
+		return err
 	}
-	killed := n%2 == 0
+	killed := y.n%2 == 0
 	if killed {
 		if err := s.killed(ctx); err != nil {
 			return err
@@ -76,17 +57,15 @@ func (r *rig) submitOne(ctx context.Context, s *server, n int) (err error) {
 		return err
 	}
 	// Flink may have got it after the server had given it up.
-	select {
-	case <-time.After(handing):
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	if err := pass(ctx, handing); err != nil {
+		return err
 	}
-	fresh, err := r.fresh(ctx, known)
+	fresh, err := r.fresh(ctx, y.known)
 	if err != nil {
 		return err
 	}
 	if !agree(state, killed, fresh) {
-		return fmt.Errorf("struck %v after it came to the server (killed: %v), it is %v, and Flink has %v: %w", age, killed, state, fresh, r.why(ctx, known))
+		return fmt.Errorf("struck %v after it came to the server (killed: %v), it is %v, and Flink has %v: %w", age, killed, state, fresh, r.why(ctx, y.known))
 	}
 	return nil
 }
