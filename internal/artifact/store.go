@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"trestle/internal/kit/until"
 	"trestle/internal/store/blob"
 )
 
@@ -120,7 +121,7 @@ func (s *Store) put(ctx context.Context, r io.Reader, want string) (_ Digest, er
 		return Digest{}, err
 	}
 	hasher := sha256.New()
-	size, err := io.Copy(io.MultiWriter(file, hasher), readerWithContext{ctx, r})
+	size, err := io.Copy(io.MultiWriter(file, hasher), until.Reader(ctx, r))
 	if err != nil {
 		return Digest{}, err
 	}
@@ -255,17 +256,4 @@ func (v *verifier) Read(p []byte) (int, error) {
 		}
 	}
 	return n, err
-}
-
-// readerWithContext stops reading when its context has ended, for readers that know of none.
-type readerWithContext struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (r readerWithContext) Read(p []byte) (int, error) {
-	if r.ctx.Err() != nil {
-		return 0, context.Cause(r.ctx)
-	}
-	return r.r.Read(p)
 }

@@ -10,6 +10,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"trestle/internal/kit/until"
 )
 
 // sums knows the files of a job's last snapshot: those that the next one shares with it are not read again.
@@ -63,24 +65,11 @@ func sumFile(ctx context.Context, path string, size int64) (sum fileSum, err err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	h := sha256.New()
-	n, err := io.CopyBuffer(h, io.LimitReader(until{ctx, f}, size), make([]byte, 256<<10))
+	n, err := io.CopyBuffer(h, io.LimitReader(until.Reader(ctx, f), size), make([]byte, 256<<10))
 	if err == nil && n < size {
 		err = io.ErrUnexpectedEOF
 	}
 	return fileSum{n, hex.EncodeToString(h.Sum(nil))}, err
-}
-
-// until reads until a context ends.
-type until struct {
-	ctx context.Context
-	io.Reader
-}
-
-func (u until) Read(b []byte) (int, error) {
-	if u.ctx.Err() != nil {
-		return 0, context.Cause(u.ctx)
-	}
-	return u.Reader.Read(b)
 }
 
 // verify tells whether the files of a snapshot are those that its manifest has. The error is an errDamaged, or that of reading
