@@ -29,12 +29,19 @@ func (f failing) WriteAt(b []byte, off int64) (int, error) {
 	return f.File.WriteAt(b, off)
 }
 
+// serveFailing is a server whose jobs' logs cannot be written while fail is set.
+func serveFailing(t *testing.T) (s *server, fail *atomic.Bool) {
+	t.Helper()
+	fail = new(atomic.Bool)
+	r := newRunner()
+	s = serveWith(t, jobapi.WithWrap(config(discard{t}, t.TempDir(), r), func(f *os.File) journal.File { return failing{f, fail} }))
+	s.runner = r
+	return s, fail
+}
+
 // TestFullDisk: with no room for a job's log nothing begins; what has begun comes to its end, and is not written.
 func TestFullDisk(t *testing.T) {
-	fail := new(atomic.Bool)
-	r := newRunner()
-	s := serveWith(t, jobapi.WithWrap(config(discard{t}, t.TempDir(), r), func(f *os.File) journal.File { return failing{f, fail} }))
-	s.runner = r
+	s, fail := serveFailing(t)
 	started := s.run(t, "started")
 	p := s.prepare(t, "prepared")
 	fail.Store(true)
@@ -51,17 +58,14 @@ func TestFullDisk(t *testing.T) {
 	equal(t, "states without a disk", []string{"STOPPED", "STARTING", "DONE"}, s.states(t, started.ID))
 	fail.Store(false)
 	s.submit(t, p.GetPreparationId())
-	again := <-r.starts
+	again := <-s.runner.starts
 	again.end(jobpb.JobState_DONE)
 	equal(t, "states once there is room", []string{"STOPPED", "STARTING", "DONE"}, s.states(t, again.ID))
 }
 
 // TestFullDiskTellsWhy: what a job has to say for itself is told without a disk, by the server that it ran on.
 func TestFullDiskTellsWhy(t *testing.T) {
-	fail := new(atomic.Bool)
-	r := newRunner()
-	s := serveWith(t, jobapi.WithWrap(config(discard{t}, t.TempDir(), r), func(f *os.File) journal.File { return failing{f, fail} }))
-	s.runner = r
+	s, fail := serveFailing(t)
 	run := s.run(t, "x")
 	run.Metrics(nil, []*pipepb.MonitoringInfo{{Urn: "written"}})
 	fail.Store(true)

@@ -78,6 +78,10 @@ func (l *eventLog) state() job.State {
 func (l *eventLog) stateEvent() *jobpb.JobStateEvent {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.stateEventLocked()
+}
+
+func (l *eventLog) stateEventLocked() *jobpb.JobStateEvent {
 	return &jobpb.JobStateEvent{State: l.life.State, Timestamp: timestamppb.New(l.life.Changed)}
 }
 
@@ -92,8 +96,7 @@ func (l *eventLog) unwritten() []job.Record {
 	if l.untold != nil {
 		records = append(records, l.untold)
 	}
-	change := &jobpb.JobStateEvent{State: l.life.State, Timestamp: timestamppb.New(l.life.Changed)}
-	return append(records, &job.StateChange{JobStateEvent: change})
+	return append(records, &job.StateChange{JobStateEvent: l.stateEventLocked()})
 }
 
 // info is what GetJobs tells of the job. Its options are shared, and not to be changed.

@@ -160,7 +160,7 @@ func (k *kept) takeRipe(before int64) (records []byte, err error) {
 		if err != nil {
 			return nil, err
 		}
-		if key, err = k.appendKey(key[:0], k.groupIn(w.entry), name); err != nil {
+		if key, err = k.appendKey(key[:0], groupIn(w.entry), name); err != nil {
 			return nil, err
 		}
 		records = appendElement(records, shuffle.Entry{Key: key, Window: window, Timestamp: w.at, Value: value}, pane)

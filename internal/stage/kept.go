@@ -195,19 +195,19 @@ func (k *kept) refer(entry, key []byte) error {
 	}
 	name, _, _ := cutKeyName(entry[queueBytes:])
 	k.over.Put(reference, nil)
-	return k.keep(k.groupIn(entry), name, key)
+	return k.keep(groupIn(entry), name, key)
 }
 
 // dereference takes back what refer has done, of an entry that goes.
 func (k *kept) dereference(entry []byte) {
 	if reference := reference(entry); reference != nil {
 		k.over.Delete(reference)
-		k.loosen(k.groupIn(entry), entry[queueBytes:])
+		k.loosen(groupIn(entry), entry[queueBytes:])
 	}
 }
 
 // groupIn is the key group of an entry.
-func (k *kept) groupIn(entry []byte) int { return int(binary.BigEndian.Uint16(entry)) }
+func groupIn(entry []byte) int { return int(binary.BigEndian.Uint16(entry)) }
 
 // loosen takes note of an entry that goes, whose key in the store is this from the user's on: if that is a long one, it may be the last.
 func (k *kept) loosen(group int, name []byte) {

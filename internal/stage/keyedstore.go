@@ -1,7 +1,6 @@
 package stage
 
 import (
-	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -103,10 +102,7 @@ func (k *keyedStore) open() error {
 	lo, hi := []byte{byte(k.first >> 8), byte(k.first)}, []byte{byte(k.end >> 8), byte(k.end)}
 	wanted := k.spec.wanted
 	if wanted == nil {
-		wanted = k.spec.State.Context
-	}
-	if wanted == nil {
-		wanted = context.Background()
+		wanted = k.spec.State.Wanted()
 	}
 	if k.store, err = kv.Open(wanted, filepath.Join(k.spec.State.Directory, k.folder), k.spec.State.Cache, k.spec.Log, from, lo, hi); err != nil {
 		return err

@@ -503,11 +503,11 @@ func (p *panes) wakeDue(ctx context.Context, h *heads, until int64) (did bool, e
 	if !h.any(until+1) || !p.opened() {
 		return false, nil
 	}
-	var due []expiredWindow
-	size := 0
-	if err := ctx.Err(); err != nil {
+	if ctx.Err() != nil {
 		return false, context.Cause(ctx)
 	}
+	var due []expiredWindow
+	size := 0
 	err = p.walk(h, until+1, func(group int, at int64, rest, _ []byte) (bool, error) {
 		w, err := cutWindow(h.kind, group, at, rest)
 		if err != nil {

@@ -76,6 +76,14 @@ type State struct {
 	Context context.Context
 }
 
+// Wanted is the Context, or one that does not end.
+func (s State) Wanted() context.Context {
+	if s.Context == nil {
+		return context.Background()
+	}
+	return s.Context
+}
+
 // DefaultBundleBytes bounds a bundle's input. The fixed cost of a bundle is about a millisecond, which 32 MiB hide at
 // any SDK's speed; larger ones would only delay what a bundle's end releases.
 const DefaultBundleBytes = 32 << 20
@@ -106,10 +114,7 @@ func Open(s Spec) (Task, error) {
 			return nil, t.errorf("restore", err)
 		}
 	}
-	if s.State.Context == nil {
-		s.State.Context = context.Background()
-	}
-	t.ctx, t.cancel = context.WithCancelCause(s.State.Context)
+	t.ctx, t.cancel = context.WithCancelCause(s.State.Wanted())
 	s.wanted = t.ctx
 	t.spec = s
 	var err error

@@ -86,11 +86,7 @@ func Open(cfg Config) (*Job, error) {
 	if !snapshottable(cfg.Plan) {
 		j.cfg.Snapshots = ""
 	}
-	ctx := cfg.State.Context
-	if ctx == nil {
-		ctx = context.Background()
-	}
-	if err := j.restored(ctx); err != nil {
+	if err := j.restored(cfg.State.Wanted()); err != nil {
 		return nil, err
 	}
 	j.reports = make(chan report)
