@@ -79,7 +79,7 @@ func (r *rig) visits() []visit {
 
 // visit calls the doctor, and looks at what it says. A visit leaves nothing.
 func (r *rig) visit(ctx context.Context, v visit) (one result) {
-	one.cell = of("go", "doctor", onS3, onS3)
+	one.cell = of("go", v.name, onS3, onS3)
 	one.mark = v.name
 	ctx, cancel := context.WithTimeoutCause(ctx, cellTimeout, fmt.Errorf("it took longer than %v", cellTimeout))
 	defer cancel()

@@ -76,10 +76,7 @@ func (f *flags) onVersion(ctx context.Context, home, version string, cells []cel
 		return nil, fmt.Errorf("%w\n%s", err, c.Tails())
 	}
 	fmt.Printf("Flink %s: a cluster is up after %.0f s\n", version, time.Since(start).Seconds())
-	fmt.Printf("Flink %s: doctor …\n", version)
-	well := r.visit(ctx, r.healthy())
-	well.version = version
-	if well.err != nil {
+	if well := told(version, "doctor", func() result { return r.visit(ctx, r.healthy()) }); well.err != nil {
 		return []result{well}, fmt.Errorf("the doctor does not find the cluster well: %w", well.err)
 	}
 	before, err := r.look(ctx)

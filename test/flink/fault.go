@@ -264,13 +264,7 @@ func (f *flags) strikes(ctx context.Context) (ok bool, err error) {
 		if !f.wants(v.name) || v.cut != "" && c.Plain != "" {
 			continue
 		}
-		fmt.Printf("Flink %s: %s …\n", version, v.name)
-		one := r.visit(ctx, v)
-		one.version, one.environment = version, v.name
-		if one.err != nil {
-			fmt.Printf("Flink %s: %s failed after %.1f s: %v\n", version, v.name, one.took.Seconds(), one.err)
-		}
-		results = append(results, one)
+		results = append(results, told(version, v.name, func() result { return r.visit(ctx, v) }))
 		if ctx.Err() != nil {
 			return false, context.Cause(ctx)
 		}
@@ -279,13 +273,11 @@ func (f *flags) strikes(ctx context.Context) (ok bool, err error) {
 		if !f.wants(b.name) || b.engines && f.images == "" || b.cut != "" && c.Plain != "" {
 			continue
 		}
-		fmt.Printf("Flink %s: bad job %s …\n", version, b.name)
-		one := r.try(ctx, b)
-		one.version, one.environment = version, one.environment+", "+b.name
-		if one.err != nil {
-			fmt.Printf("Flink %s: bad job %s failed after %.1f s: %v\n", version, b.name, one.took.Seconds(), one.err)
-		}
-		results = append(results, one)
+		results = append(results, told(version, "bad job "+b.name, func() result {
+			one := r.try(ctx, b)
+			one.environment += ", " + b.name
+			return one
+		}))
 		if ctx.Err() != nil {
 			return false, context.Cause(ctx)
 		}
@@ -308,13 +300,11 @@ func (f *flags) strikes(ctx context.Context) (ok bool, err error) {
 				}
 			}
 		}
-		fmt.Printf("Flink %s: fault %s …\n", version, fault.name)
-		one := r.suffer(ctx, job, fault)
-		one.version, one.environment = version, one.environment+", "+fault.name
-		if one.err != nil {
-			fmt.Printf("Flink %s: fault %s failed after %.1f s: %v\n", version, fault.name, one.took.Seconds(), one.err)
-		}
-		results = append(results, one)
+		results = append(results, told(version, "fault "+fault.name, func() result {
+			one := r.suffer(ctx, job, fault)
+			one.environment += ", " + fault.name
+			return one
+		}))
 		if ctx.Err() != nil {
 			return false, context.Cause(ctx)
 		}
@@ -323,15 +313,24 @@ func (f *flags) strikes(ctx context.Context) (ok bool, err error) {
 		if !f.wants(fault.name) {
 			continue
 		}
-		fmt.Printf("Flink %s: fault %s …\n", version, fault.name)
-		one := r.strikeEarly(ctx, fault)
-		one.version, one.environment = version, one.environment+", "+fault.name
-		if one.err != nil {
-			fmt.Printf("Flink %s: fault %s failed after %.1f s: %v\n", version, fault.name, one.took.Seconds(), one.err)
-		}
-		results = append(results, one)
+		results = append(results, told(version, "fault "+fault.name, func() result {
+			one := r.strikeEarly(ctx, fault)
+			one.environment += ", " + fault.name
+			return one
+		}))
 	}
 	return report(results), nil
+}
+
+// told runs what happens to a cluster of a version of Flink, and says how it goes.
+func told(version, what string, run func() result) result {
+	fmt.Printf("Flink %s: %s …\n", version, what)
+	one := run()
+	one.version = version
+	if one.err != nil {
+		fmt.Printf("Flink %s: %s failed after %.1f s: %v\n", version, what, one.took.Seconds(), one.err)
+	}
+	return one
 }
 
 // enlarge makes a text of which counting lasts.

@@ -45,16 +45,20 @@ func StartS3(ctx context.Context, h *cluster.Host, binary, bucket string) (*S3, 
 	if err != nil {
 		return nil, err
 	}
-	p, err := h.Start(cluster.Command{Name: "s3",
-		Argv: []string{binary, "--port", fmt.Sprintf("%v:%d", h.IP, s3Port), "--region", s3Region, "posix", folder},
-		Env:  []string{"ROOT_ACCESS_KEY=" + s3Key, "ROOT_SECRET_KEY=" + s3Secret}})
-	if err != nil {
+	s := &S3{Bucket: bucket, host: h, binary: binary, folder: folder}
+	if s.process, err = s.start("s3"); err != nil {
 		return nil, err
 	}
-	s := &S3{Bucket: bucket, host: h, process: p, binary: binary, folder: folder}
 	s.client = s3.New(s3.Options{BaseEndpoint: aws.String(s.Endpoint()), UsePathStyle: true, Region: s3Region,
 		Credentials: credentials.NewStaticCredentialsProvider(s3Key, s3Secret, "")})
-	return s, s.up(ctx, p)
+	return s, s.up(ctx, s.process)
+}
+
+// start starts the program, with further options, under a name.
+func (s *S3) start(name string, more ...string) (*cluster.Process, error) {
+	argv := append([]string{s.binary, "--port", fmt.Sprintf("%v:%d", s.host.IP, s3Port), "--region", s3Region}, more...)
+	return s.host.Start(cluster.Command{Name: name, Argv: append(argv, "posix", s.folder),
+		Env: []string{"ROOT_ACCESS_KEY=" + s3Key, "ROOT_SECRET_KEY=" + s3Secret}})
 }
 
 // up waits until a process answers as the server.
@@ -79,8 +83,7 @@ func (s *S3) ReadOnly(ctx context.Context) (*cluster.Process, error) {
 	if err := s.process.Kill(); err != nil {
 		return nil, err
 	}
-	p, err := s.host.Start(cluster.Command{Name: "s3-read-only", Env: []string{"ROOT_ACCESS_KEY=" + s3Key, "ROOT_SECRET_KEY=" + s3Secret},
-		Argv: []string{s.binary, "--port", fmt.Sprintf("%v:%d", s.host.IP, s3Port), "--region", s3Region, "--readonly", "posix", s.folder}})
+	p, err := s.start("s3-read-only", "--readonly")
 	if err != nil {
 		return nil, err
 	}
