@@ -163,8 +163,8 @@ validates: validates_flags = -suite '$(SUITE)' -only '$(ONLY)' -report docs/vali
 validates: validates_flags += $(and $(KILLS),-kills $(KILLS)) $(and $(RESTARTS),-restarts $(RESTARTS)) $(and $(HARNESSES),-environment $(HARNESSES))
 validates-quick: validates_flags = -quick
 # The same on a Flink cluster of this machine's, with lists of its own.
-validates-flink: validates_flags = -suite '$(or $(SUITE),typescript,go,python-portable-default,python-marked-default)' -only '$(ONLY)' \
-  -report docs/validates-flink.md -flink $(dir $(call flink,$(FLINK)))
+validates-flink: validates_flags = -suite '$(or $(SUITE),typescript$(comma)go$(comma)python-portable-default$(comma)python-marked-default)' -only '$(ONLY)' \
+  -flink $(dir $(call flink,$(FLINK)))
 validates-flink: $(adapters) $(call flink,$(FLINK))
 validates validates-quick validates-flink: build $(suites)
 	@go build -o build/validates/driver ./test/validates
