@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	// helloTimeout is how long a connection may take to say what it is.
+	// helloTimeout is how long a connection may take to say what it is, and to end when it has been told that it is over.
 	helloTimeout = 10 * time.Second
 	// helloBytes is the longest that a hello is: a type, a version, a token.
 	helloBytes = 2 + wire.TokenBytes
@@ -99,6 +99,18 @@ func refused(reader *wire.Reader, writer *wire.Writer) error {
 		}
 		f.Release()
 	}
+}
+
+// dismissed ends the connection of an adapter whose frames make no sense any more. It has been told why; with what it sends
+// meanwhile unread, that could be lost.
+func dismissed(conn net.Conn, reader *wire.Reader, writer *wire.Writer) error {
+	if err := writer.Write(wire.Frame{Type: wire.Closed}); err != nil {
+		return err
+	}
+	if err := conn.SetReadDeadline(time.Now().Add(helloTimeout)); err != nil {
+		return err
+	}
+	return reader.Discard()
 }
 
 // answerPings shows that the worker lives.

@@ -39,6 +39,7 @@ const (
 var (
 	errLeft   = errors.New("the engine has closed the task")
 	errBroken = errors.New("the engine's connection to the task is gone")
+	errUnruly = errors.New("the engine's adapter does not keep to the protocol")
 )
 
 // taskConn is a connection that drives a task.
@@ -98,20 +99,30 @@ func (w *Worker) serveTask(ctx context.Context, conn net.Conn, reader *wire.Read
 	if err == nil {
 		err = t.run()
 	}
+	told := false
 	if err != nil && t.ctx.Err() == nil {
 		// Others may wait for a side input that this one was to bring.
-		err = errors.Join(t.fail(err), t.shared.withdraw(t))
+		err, told = errors.Join(t.fail(err), t.shared.withdraw(t)), true
 	}
 	if err != nil {
 		t.cancel(errBroken) // nobody is there to be told
 	}
 	<-t.ctx.Done()
 	<-reporting
-	err = t.close()
-	if left := <-reading; !errors.Is(left, errLeft) {
+	err = nil
+	if unruly := context.Cause(t.ctx); errors.Is(unruly, errUnruly) && !told {
+		err = t.fail(unruly)
+	}
+	err = errors.Join(err, t.close())
+	left := <-reading
+	switch {
+	case errors.Is(left, errLeft):
+		return errors.Join(err, t.writer.Write(wire.Frame{Type: wire.Closed}))
+	case errors.Is(left, errUnruly):
+		return errors.Join(left, err, dismissed(conn, reader, t.writer))
+	default:
 		return errors.Join(left, err)
 	}
-	return errors.Join(err, t.writer.Write(wire.Frame{Type: wire.Closed}))
 }
 
 // open makes the task that a frame asks for.
@@ -148,11 +159,15 @@ func (t *taskConn) open(f *wire.Frame) (err error) {
 	return nil
 }
 
-// read takes the adapter's frames until it closes the task (errLeft), or something is wrong with them.
+// read takes the adapter's frames until it closes the task (errLeft), something is wrong with them (errUnruly), or none can come
+// (errBroken).
 func (t *taskConn) read(reader *wire.Reader) error {
 	for {
 		f, err := reader.Read()
-		if err != nil {
+		switch {
+		case errors.Is(err, wire.ErrMalformed):
+			return fmt.Errorf("%w: %w", errUnruly, err)
+		case err != nil:
 			return fmt.Errorf("%w: %w", errBroken, err)
 		}
 		switch f.Type {
@@ -165,7 +180,7 @@ func (t *taskConn) read(reader *wire.Reader) error {
 				return err
 			}
 		default:
-			return fmt.Errorf("the adapter sent a %s to an open task", f.Type)
+			return fmt.Errorf("%w: it sent a %s to an open task", errUnruly, f.Type)
 		}
 	}
 }
@@ -175,13 +190,13 @@ func (t *taskConn) enqueue(f *wire.Frame) error {
 	defer t.mu.Unlock()
 	if f.Type == wire.Process {
 		if t.underWay > 0 && t.underWay+f.Charge() > windowBytes {
-			return fmt.Errorf("the adapter sent more than its credit of %d bytes", windowBytes)
+			return fmt.Errorf("%w: it sent more than its credit of %d bytes", errUnruly, windowBytes)
 		}
 		t.underWay += f.Charge()
 	}
 	if f.Type == wire.End { // which costs no credit
 		if t.ends++; t.ends > 1+len(t.stage.SideInputs) {
-			return fmt.Errorf("the adapter sent %d ends of %d inputs", t.ends, 1+len(t.stage.SideInputs))
+			return fmt.Errorf("%w: it sent %d ends of %d inputs", errUnruly, t.ends, 1+len(t.stage.SideInputs))
 		}
 	}
 	t.queue = append(t.queue, f)

@@ -146,6 +146,12 @@ func NewReader(r io.Reader) *Reader {
 // Limit bounds the frames to come, in bytes: before the other end has said who it is, it gets no room.
 func (r *Reader) Limit(bytes uint32) { r.limit = min(bytes, MaxFrame) }
 
+// Discard reads to the end of the stream, whatever comes. There are no more frames to be read then.
+func (r *Reader) Discard() error {
+	_, err := io.Copy(io.Discard, r.r)
+	return err
+}
+
 // header is a frame's length, and the most that stands before data: type, four numbers, a wide one.
 const (
 	lengthBytes = 4
