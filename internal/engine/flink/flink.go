@@ -107,8 +107,8 @@ func (e *Engine) Check(ctx context.Context, _ *pipepb.Pipeline, p *plan.Plan, pa
 		errs = append(errs, err)
 	}
 	if cluster.TaskManagers == 0 {
-		configuration, err := e.rest.configuration(ctx)
-		if err == nil && !elastic(configuration) {
+		grows, err := e.grows(ctx)
+		if err == nil && !grows {
 			err = fmt.Errorf("the Flink at %s has no TaskManager, and so none of the slots of which a job needs one at least: start one (it takes some seconds to register), and look at its log if it does not", e.rest.base)
 		}
 		errs = append(errs, err)

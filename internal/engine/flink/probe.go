@@ -42,13 +42,25 @@ func (e *Engine) Describe(ctx context.Context) (string, error) {
 	text := fmt.Sprintf("Flink at %s: version %s, which %s is for, %s with %s, %d of them free",
 		e.rest.base, cluster.Version, strings.TrimSuffix(adapter, ".jar"), count(cluster.TaskManagers, "TaskManager"), count(cluster.Slots, "slot"), cluster.Free)
 	if cluster.TaskManagers == 0 {
-		return "", fmt.Errorf("%s: start a TaskManager, and look at its log if it does not register", text)
+		switch grows, err := e.grows(ctx); {
+		case err != nil:
+			return "", err
+		case !grows:
+			return "", fmt.Errorf("%s: start a TaskManager, and look at its log if it does not register", text)
+		}
+		text += "; it starts TaskManagers when a job asks for slots"
 	}
 	return text, nil
 }
 
+// grows tells whether the cluster starts TaskManagers when a job asks for slots.
+func (e *Engine) grows(ctx context.Context) (bool, error) {
+	configuration, err := e.rest.configuration(ctx)
+	return err == nil && elastic(configuration), err
+}
+
 // Probe tries what a job needs from every TaskManager, by a job that takes all free slots for a moment. A TaskManager without a free slot
-// is not reached: the number of hosts that answered, and of TaskManagers, tell.
+// is not reached: the number of hosts that answered, and of TaskManagers, tell. A cluster that has none, and starts one when asked, is asked for it.
 func (e *Engine) Probe(ctx context.Context, p submission.Probe) (hosts []Host, taskManagers int, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, probeTimeout, fmt.Errorf("it did not end within %v; did another job take its slots?", probeTimeout))
 	defer cancel()
@@ -56,8 +68,9 @@ func (e *Engine) Probe(ctx context.Context, p submission.Probe) (hosts []Host, t
 	if err != nil {
 		return nil, 0, err
 	}
-	if cluster.Free == 0 {
-		return nil, 0, fmt.Errorf("the Flink at %s has no free slot, of %d: its hosts can be tried when a job has ended", e.rest.base, cluster.Slots)
+	slots, err := e.probeSlots(ctx, cluster)
+	if err != nil {
+		return nil, 0, err
 	}
 	pack, err := json.Marshal(p)
 	if err != nil {
@@ -70,7 +83,7 @@ func (e *Engine) Probe(ctx context.Context, p submission.Probe) (hosts []Host, t
 	id := jobID(rand.Text())
 	body := map[string]any{
 		"entryClass": "trestle.flink.Probe", "jobId": id,
-		"programArgsList": []string{strconv.Itoa(cluster.Free), base64.StdEncoding.EncodeToString(pack)},
+		"programArgsList": []string{strconv.Itoa(slots), base64.StdEncoding.EncodeToString(pack)},
 	}
 	if err := e.rest.call(ctx, submitTimeout, "start a probe of its hosts", http.MethodPost, "/jars/"+jar+"/run", body, nil); err != nil {
 		return nil, 0, err
@@ -84,6 +97,20 @@ func (e *Engine) Probe(ctx context.Context, p submission.Probe) (hosts []Host, t
 	}
 	hosts, err = findings(values)
 	return hosts, cluster.TaskManagers, err
+}
+
+// probeSlots is how many slots a probe is to take.
+func (e *Engine) probeSlots(ctx context.Context, cluster overview) (int, error) {
+	if cluster.Free > 0 {
+		return cluster.Free, nil
+	}
+	switch grows, err := e.grows(ctx); {
+	case err != nil:
+		return 0, err
+	case grows:
+		return 1, nil
+	}
+	return 0, fmt.Errorf("the Flink at %s has no free slot, of %d: its hosts can be tried when a job has ended", e.rest.base, cluster.Slots)
 }
 
 // awaitProbe waits until a probe's job has ended well.

@@ -35,3 +35,28 @@ func TestFindings(t *testing.T) {
 		}
 	}
 }
+
+// A probe takes all slots that are free; where none is, it waits for no other job, but has a TaskManager started if the cluster does that.
+func TestProbeSlots(t *testing.T) {
+	elastic := map[string]string{"kubernetes.cluster-id": "beam"}
+	for _, test := range []struct {
+		name          string
+		has           overview
+		configuration map[string]string
+		want          int
+	}{
+		{"some", overview{TaskManagers: 2, Slots: 4, Free: 3}, nil, 3},
+		{"some, and more when asked", overview{TaskManagers: 2, Slots: 4, Free: 3}, elastic, 3},
+		{"busy", overview{TaskManagers: 2, Slots: 4}, nil, 0},
+		{"busy, and more when asked", overview{TaskManagers: 2, Slots: 4}, elastic, 1},
+		{"no TaskManager, and one when asked", overview{}, elastic, 1},
+	} {
+		got, err := cluster(t, test.has, test.configuration).probeSlots(t.Context(), test.has)
+		if got != test.want || (err == nil) != (test.want > 0) {
+			t.Errorf("%s: %d, %v", test.name, got, err)
+		}
+		if err != nil && !strings.Contains(err.Error(), "has no free slot, of 4") {
+			t.Errorf("%s: %v", test.name, err)
+		}
+	}
+}
