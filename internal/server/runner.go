@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -38,7 +39,10 @@ func (r *runner) Check(ctx context.Context, p *pipepb.Pipeline, options *structp
 		dependencies[id] = env.GetDependencies()
 	}
 	errs = append(errs, artifact.Check(dependencies))
-	errs = append(errs, r.checkStaging(ctx, dependencies))
+	asking, stop := context.WithCancel(ctx)
+	defer stop()
+	staging := make(chan error, 1)
+	go func() { staging <- r.checkStaging(asking, dependencies) }()
 	tasks, err := job.Parallelism(options)
 	errs = append(errs, err)
 	_, err = job.Attempts(options)
@@ -46,8 +50,19 @@ func (r *runner) Check(ctx context.Context, p *pipepb.Pipeline, options *structp
 	if chosen != nil {
 		errs = append(errs, chosen.Check(ctx, p, planned, tasks))
 	}
+	if errors.Join(errs...) != nil {
+		defer time.AfterFunc(storeGrace, stop).Stop()
+	}
+	err = <-staging
+	if asking.Err() == nil || ctx.Err() != nil { // else it was not heard, and the pipeline is refused without it
+		errs = append(errs, err)
+	}
 	return errors.Join(errs...)
 }
+
+// storeGrace is how long a refusal waits for what is wrong with the artifact store besides: one that is silent is given up after
+// half a minute only, and an engine that cannot be reached is to be named within five seconds.
+const storeGrace = 250 * time.Millisecond
 
 // checkStaging asks the artifact store whether it answers: not every SDK shows why staging has failed.
 func (r *runner) checkStaging(ctx context.Context, dependencies map[string][]*pipepb.ArtifactInformation) error {
