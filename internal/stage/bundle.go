@@ -167,6 +167,7 @@ func (b *bundles) begin(ctx context.Context, embed bool) error {
 	}
 	if b.kept != nil {
 		spec.Timers, spec.ReceiveTimers = b.kept.families, b.kept.setTimers
+		spec.CacheTokens = slices.Concat(spec.CacheTokens, b.kept.token(b.session))
 	}
 	if embed {
 		spec.Elements, spec.Due = b.back, b.due

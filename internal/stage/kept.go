@@ -28,6 +28,11 @@ type kept struct {
 
 	events, clocks, holds, expiries, sortedInput *heads
 
+	cached stateToken
+	// inPages is set when a part of a multimap's keys was read that ends before others: a harness that keeps it would not see keys
+	// that are added before that end.
+	inPages bool
+
 	// Of the bundle under way: what it was given, which stays for another attempt, and what its attempt has asked for.
 	firing  []timer
 	taken   [][]byte // keys of sorted input that it processes
@@ -119,6 +124,17 @@ func (k *kept) request(r *fnpb.StateRequest) (*fnpb.StateResponse, error) {
 		return nil, fmt.Errorf("state of transform %s: %w", k.state.Transform, err)
 	}
 	return answer, nil
+}
+
+// token says how long a harness may keep what the next bundle reads.
+func (k *kept) token(harness *fnapi.Session) []*fnpb.ProcessBundleRequest_CacheToken {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.inPages {
+		k.inPages = false
+		k.cached.change()
+	}
+	return k.cached.on(harness)
 }
 
 // commit keeps what the bundle has changed.
@@ -226,6 +242,7 @@ func (k *kept) discard() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.set = nil
+	k.cached.change()
 	if k.over == nil {
 		return nil
 	}

@@ -2,9 +2,12 @@ package stage
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/binary"
 
 	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
+
+	"trestle/internal/fnapi"
 )
 
 // cacheTokens let a harness keep, from one bundle to the next, what it has read of a stage's side inputs
@@ -28,3 +31,34 @@ func (v *Views) tokens(changes uint64) []*fnpb.ProcessBundleRequest_CacheToken {
 	}
 	return tokens
 }
+
+// stateToken lets a harness keep, from one bundle to the next, what it has read of a task's user state, with what it has done to it
+// since (ProcessBundleRequest.cache_tokens in beam_fn_api.proto). That is right while all that happens to the state is what
+// bundles of this harness did that have succeeded: so there is another token for another task (one that begins again from a
+// snapshot, or has taken over key groups, is another), for another harness, and after an attempt that failed, whose changes
+// the harness may have kept. State goes without the harness only where its key and window do not come again.
+type stateToken struct {
+	task  string
+	of    *fnapi.Session
+	turns uint64
+	token []*fnpb.ProcessBundleRequest_CacheToken // one; nil when another is due
+}
+
+// on is the token for the next bundle, which goes to a harness.
+func (t *stateToken) on(harness *fnapi.Session) []*fnpb.ProcessBundleRequest_CacheToken {
+	if t.token != nil && t.of == harness {
+		return t.token
+	}
+	if t.task == "" {
+		t.task = rand.Text()
+	}
+	t.of, t.turns = harness, t.turns+1
+	t.token = []*fnpb.ProcessBundleRequest_CacheToken{{
+		Type:  &fnpb.ProcessBundleRequest_CacheToken_UserState_{UserState: &fnpb.ProcessBundleRequest_CacheToken_UserState{}},
+		Token: binary.AppendUvarint([]byte(t.task), t.turns),
+	}}
+	return t.token
+}
+
+// change has the next bundle read all state anew.
+func (t *stateToken) change() { t.token = nil }

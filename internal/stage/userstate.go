@@ -139,12 +139,16 @@ func (k *kept) numbered(prefix []byte) []byte {
 	return binary.BigEndian.AppendUint64(slices.Clip(slices.Clone(prefix)), k.over.Next())
 }
 
-// read reads a page of a cell, or of the entries of a multimap.
-func (k *kept) read(c cell, token []byte) (*fnpb.StateGetResponse, error) {
+// read reads a page of a cell, or of the entries of a multimap. Values that are appended come behind all that were read, also behind
+// a page that a harness keeps; keys of a multimap do not.
+func (k *kept) read(c cell, token []byte) (answer *fnpb.StateGetResponse, err error) {
 	if c.values != nil {
-		return k.readEntries(c, token)
+		answer, err = k.readEntries(c, token)
+	} else {
+		answer, err = k.readValues(c, token)
 	}
-	return k.readValues(c, token)
+	k.inPages = k.inPages || (c.keys || c.values != nil) && len(answer.GetContinuationToken()) > 0
+	return answer, err
 }
 
 // readValues reads a page of a cell. The token is the key in the store from which on to read.

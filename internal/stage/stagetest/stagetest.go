@@ -36,7 +36,7 @@ type testCase struct {
 }
 
 // streamingGroups are the groups of cases of streaming plans.
-var streamingGroups = map[string]bool{"streaming": true, "stable": true, "pushback": true, "truncation": true, "finalization": true}
+var streamingGroups = map[string]bool{"streaming": true, "stable": true, "pushback": true, "truncation": true, "finalization": true, "kept state": true}
 
 // directly is for cases of what only a task that is called has.
 const directly = "directly: "
@@ -52,6 +52,7 @@ func Run(t *testing.T, form Form) {
 		{"panes", paneCases},
 		{"merging", mergingCases},
 		{"state", stateCases},
+		{"kept state", cacheCases},
 		{"timers", timerCases},
 		{"streaming", streamingCases},
 		{"stable", stableCases},
