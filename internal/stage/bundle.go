@@ -38,6 +38,7 @@ type bundles struct {
 
 	link
 	open      *fnapi.Bundle // nil between bundles, and while all input of one is held back
+	measured  measured      // by the open bundle
 	back      []byte        // input that is held back: of a bundle that is not open yet, or the last of one that is
 	input     *shuffle.Pages
 	tries     tries
@@ -178,6 +179,7 @@ func (b *bundles) begin(ctx context.Context, embed bool) error {
 		return err
 	}
 	b.open = open
+	b.measured.begin(open)
 	if embed {
 		return nil
 	}
@@ -252,6 +254,7 @@ func (b *bundles) cut(ctx context.Context) error {
 	}
 	id := b.open.ID()
 	b.open = nil
+	b.measured.end() // the response has all of it
 	if err := b.outlets.flush(ctx); err != nil {
 		return err
 	}
@@ -266,7 +269,7 @@ func (b *bundles) cut(ctx context.Context) error {
 	if err := b.forget(); err != nil {
 		return err
 	}
-	b.spec.Out.Metrics(response.GetMonitoringInfos())
+	b.spec.Out.Metrics(response.GetMonitoringInfos(), true)
 	if b.later != nil {
 		if err := b.takeBack(response.GetResidualRoots()); err != nil {
 			return err
@@ -363,6 +366,7 @@ func (b *bundles) abandon() error {
 	if b.open != nil {
 		b.open.Abort(errClosed)
 		b.open = nil
+		b.lost()
 	}
 	return b.forget()
 }

@@ -31,7 +31,7 @@ func (e emitted) Emit(_ context.Context, exchange, _ int, block []byte) error {
 func (emitted) Settle(context.Context, bool) error                 { return nil }
 func (emitted) Quiet()                                             {}
 func (emitted) Message(jobpb.JobMessage_MessageImportance, string) {}
-func (emitted) Metrics([]*pipepb.MonitoringInfo)                   {}
+func (emitted) Metrics([]*pipepb.MonitoringInfo, bool)             {}
 
 // fuzzed is a stage whose one output goes through all kinds of exchanges, and is read as both kinds of side input.
 const fuzzed = `

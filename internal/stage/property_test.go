@@ -30,7 +30,7 @@ func (nowhere) Emit(context.Context, int, int, []byte) error       { return nil 
 func (nowhere) Settle(context.Context, bool) error                 { return nil }
 func (nowhere) Quiet()                                             {}
 func (nowhere) Message(jobpb.JobMessage_MessageImportance, string) {}
-func (nowhere) Metrics([]*pipepb.MonitoringInfo)                   {}
+func (nowhere) Metrics([]*pipepb.MonitoringInfo, bool)             {}
 
 // seen are the groups that reached the SDK: by key and window, the time and the values in order.
 type seen struct {

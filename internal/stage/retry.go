@@ -129,6 +129,7 @@ func (b *bundles) failure(ctx context.Context, err error) error {
 	if b.open != nil {
 		b.open.Abort(err)
 		b.open = nil
+		b.lost()
 	}
 	b.sent()
 	b.tries.made++

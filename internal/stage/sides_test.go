@@ -243,9 +243,9 @@ func (o *sideOutput) say(f string, args ...any) {
 func (o *sideOutput) Emit(context.Context, int, int, []byte) error {
 	return errors.New("nothing is emitted")
 }
-func (o *sideOutput) Settle(context.Context, bool) error { return nil }
-func (o *sideOutput) Metrics([]*pipepb.MonitoringInfo)   {}
-func (o *sideOutput) Quiet()                             { o.say("quiet") }
+func (o *sideOutput) Settle(context.Context, bool) error     { return nil }
+func (o *sideOutput) Metrics([]*pipepb.MonitoringInfo, bool) {}
+func (o *sideOutput) Quiet()                                 { o.say("quiet") }
 func (o *sideOutput) Message(importance jobpb.JobMessage_MessageImportance, text string) {
 	o.say("%s: %s", strings.TrimPrefix(importance.String(), "JOB_MESSAGE_"), text)
 }

@@ -317,7 +317,7 @@ func (t *task) tell(ctx context.Context) error {
 	s := t.stream
 	if in, ok := t.intake.(dropper); ok {
 		if infos := in.dropped().report(); infos != nil {
-			s.out.Metrics(infos)
+			s.out.Metrics(infos, true)
 		}
 	}
 	hold, wake := coder.MaxTimestamp, time.Time{}

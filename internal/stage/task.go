@@ -60,8 +60,10 @@ type Output interface {
 	Quiet()
 	// Message is for a person to read, in the job's event log.
 	Message(importance jobpb.JobMessage_MessageImportance, text string)
-	// Metrics brings what one bundle measured, to be added to the job's.
-	Metrics(infos []*pipepb.MonitoringInfo)
+	// Metrics brings what one attempt at a bundle measured, to be added to the job's. Whether it counts is as Settle said of what
+	// it put out: if so, it is added to the job's committed and attempted metrics, and otherwise to the latter only. Of an
+	// attempt that failed it is what the harness had last said while it worked, which may be nothing.
+	Metrics(infos []*pipepb.MonitoringInfo, counts bool)
 }
 
 // MainInput is the index of a stage's main input; its side inputs follow in the order of the plan.

@@ -227,7 +227,7 @@ func (o *scriptOut) Emit(context.Context, int, int, []byte) error {
 
 func (o *scriptOut) Settle(context.Context, bool) error { return nil }
 
-func (o *scriptOut) Metrics(infos []*pipepb.MonitoringInfo) {
+func (o *scriptOut) Metrics(infos []*pipepb.MonitoringInfo, _ bool) {
 	for _, info := range infos {
 		if info.GetUrn() == urn.MetricUserSumInt64 {
 			n, _ := binary.Uvarint(info.GetPayload())

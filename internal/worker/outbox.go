@@ -96,4 +96,6 @@ func (o *outbox) Message(importance jobpb.JobMessage_MessageImportance, text str
 	o.report.message(importance, text)
 }
 
-func (o *outbox) Metrics(infos []*pipepb.MonitoringInfo) { o.report.measured(infos) }
+func (o *outbox) Metrics(infos []*pipepb.MonitoringInfo, counts bool) {
+	o.report.measured(infos, counts)
+}

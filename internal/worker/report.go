@@ -2,6 +2,7 @@ package worker
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -30,7 +31,8 @@ type report struct {
 	memory  func() submission.Memory
 
 	mu       sync.Mutex
-	set      metric.Set
+	set      metric.Set // of attempts that counted
+	lost     metric.Set // of those that failed
 	messages []submission.Message
 	text     int // bytes of the messages
 	said     int // how many messages there were
@@ -39,10 +41,14 @@ type report struct {
 	sent     submission.Memory // with the last report
 }
 
-func (r *report) measured(infos []*pipepb.MonitoringInfo) {
+func (r *report) measured(infos []*pipepb.MonitoringInfo, counts bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err := r.set.Add(infos); err != nil {
+	to := &r.set
+	if !counts {
+		to = &r.lost
+	}
+	if err := to.Add(infos); err != nil {
 		r.log.Warn("metrics of a bundle", "error", err)
 	}
 	r.changed = true
@@ -83,7 +89,7 @@ func (r *report) encode() ([]byte, error) {
 		return nil, nil
 	}
 	r.changed, r.sent = false, memory
-	metrics, err := proto.Marshal(&jobpb.MetricResults{Committed: r.set.Snapshot()})
+	metrics, err := r.metrics()
 	if err != nil {
 		return nil, fmt.Errorf("encode a task's metrics: %w", err)
 	}
@@ -91,4 +97,17 @@ func (r *report) encode() ([]byte, error) {
 		Host: here.Host(), Worker: os.Getpid(), Attempt: r.attempt, Metrics: metrics, Messages: r.messages,
 		Time: time.Now().UTC(), Memory: memory,
 	})
+}
+
+// metrics is a MetricResults. It has what was attempted when that is more than what was committed.
+func (r *report) metrics() ([]byte, error) {
+	results := &jobpb.MetricResults{Committed: r.set.Snapshot()}
+	if r.lost.Len() > 0 {
+		var all metric.Set
+		if err := errors.Join(all.Add(results.GetCommitted()), all.Add(r.lost.Snapshot())); err != nil {
+			return nil, err
+		}
+		results.Attempted = all.Snapshot()
+	}
+	return proto.Marshal(results)
 }

@@ -314,6 +314,7 @@ func (t *taskConn) reportNow(every time.Duration) {
 	for {
 		select {
 		case <-ticker.C:
+			t.measure(every)
 			if err := t.sendReport(); err != nil {
 				t.cancel(err)
 				return
@@ -321,6 +322,15 @@ func (t *taskConn) reportNow(every time.Duration) {
 		case <-t.ctx.Done():
 			return
 		}
+	}
+}
+
+// measure asks the harness what the bundle under way has measured, and waits no longer than timeout for its answer.
+func (t *taskConn) measure(timeout time.Duration) {
+	if m, ok := t.task.(stage.Measurer); ok {
+		ctx, cancel := context.WithTimeout(t.ctx, timeout)
+		defer cancel()
+		m.Measure(ctx)
 	}
 }
 

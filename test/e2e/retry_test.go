@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -113,9 +114,11 @@ func TestDeterministicFailure(t *testing.T) {
 	}
 }
 
+// dieOnce counts what it gets, and dies once in the middle.
 type dieOnce struct{ Marker string }
 
-func (d *dieOnce) ProcessElement(x int, emit func(int)) {
+func (d *dieOnce) ProcessElement(ctx context.Context, x int, emit func(int)) {
+	beam.NewCounter("e2e", "got").Inc(ctx, 1)
 	emit(x)
 	if x != 500 {
 		return
@@ -130,14 +133,28 @@ func (d *dieOnce) ProcessElement(x int, emit func(int)) {
 	}
 }
 
-// TestHarnessDies: a harness that dies costs its bundles, not the job.
+// gotten is what a job has measured of dieOnce's counter.
+func gotten(t *testing.T, result beam.PipelineResult) (committed, attempted int64) {
+	t.Helper()
+	got := result.Metrics().Query(func(r beam.MetricResult) bool { return r.Name() == "got" }).Counters()
+	if len(got) != 1 {
+		t.Fatalf("counters %v", got)
+	}
+	return got[0].Committed, got[0].Attempted
+}
+
+// TestHarnessDies: a harness that dies costs its bundles, not the job; what is committed of its metrics is what the job has done.
 func TestHarnessDies(t *testing.T) {
 	s := start(t, server.Config{})
 	p, scope := beam.NewPipelineWithRoot()
 	out := beam.ParDo(scope, &dieOnce{filepath.Join(t.TempDir(), "died")}, beam.CreateList(scope, numbers(1000)))
 	passert.Equals(scope, stats.Sum(scope, out), 499500)
-	if _, err := submit(t, s, p, "PROCESS", bootCommand(t)); err != nil {
+	result, err := submit(t, s, p, "PROCESS", bootCommand(t))
+	if err != nil {
 		t.Fatal(err)
+	}
+	if committed, attempted := gotten(t, result); committed != 1000 || attempted < committed {
+		t.Errorf("committed %d, attempted %d", committed, attempted)
 	}
 }
 

@@ -23,12 +23,14 @@ type deaf struct{}
 // listener keeps how a job has ended, and its metrics.
 type listener struct {
 	deaf
-	states  []jobpb.JobState_Enum
-	metrics []*pipepb.MonitoringInfo
+	states             []jobpb.JobState_Enum
+	attempted, metrics []*pipepb.MonitoringInfo
 }
 
-func (l *listener) State(state jobpb.JobState_Enum)           { l.states = append(l.states, state) }
-func (l *listener) Metrics(_, infos []*pipepb.MonitoringInfo) { l.metrics = infos }
+func (l *listener) State(state jobpb.JobState_Enum) { l.states = append(l.states, state) }
+func (l *listener) Metrics(attempted, committed []*pipepb.MonitoringInfo) {
+	l.attempted, l.metrics = attempted, committed
+}
 
 func (deaf) State(jobpb.JobState_Enum)                             {}
 func (deaf) Message(jobpb.JobMessage_MessageImportance, string)    {}

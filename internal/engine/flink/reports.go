@@ -3,12 +3,14 @@ package flink
 import (
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"maps"
 	"slices"
 	"strings"
 
 	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
+	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
 	"google.golang.org/protobuf/proto"
 
 	"trestle/internal/beam/metric"
@@ -22,9 +24,14 @@ type reports struct {
 	log    *slog.Logger
 	// heard has, by task, how many of the messages of its latest attempt were passed on.
 	heard map[string]heard
+	// former is what earlier attempts at tasks had attempted, as far as they had reported it.
+	former metric.Set
 }
 
-type heard struct{ attempt, messages int }
+type heard struct {
+	attempt, messages int
+	attempted         []*pipepb.MonitoringInfo
+}
 
 func newReports(events engine.Events, log *slog.Logger) reports {
 	return reports{events: events, log: log, heard: map[string]heard{}}
@@ -44,9 +51,10 @@ func (r *run) readReports() error {
 	return nil
 }
 
-// take passes on what accumulators say: the sums of all tasks' metrics, and the messages that are new.
+// take passes on what accumulators say: the sums of all tasks' metrics, and the messages that are new. What was committed is what
+// the tasks of now have done; what those had that Flink has started again was attempted.
 func (r *reports) take(values map[string]string) {
-	var set metric.Set
+	var committed, attempted metric.Set
 	memory := memories{}
 	any := false
 	for _, name := range slices.Sorted(maps.Keys(values)) {
@@ -54,8 +62,12 @@ func (r *reports) take(values map[string]string) {
 			continue
 		}
 		reported, metrics, err := decodeReport(values[name])
+		tried := metrics.GetAttempted()
+		if len(tried) == 0 {
+			tried = metrics.GetCommitted()
+		}
 		if err == nil {
-			err = set.Add(metrics.GetCommitted())
+			err = errors.Join(committed.Add(metrics.GetCommitted()), attempted.Add(tried))
 		}
 		if err != nil {
 			r.log.Warn("a task's report", "task", name, "error", err)
@@ -64,13 +76,14 @@ func (r *reports) take(values map[string]string) {
 		any = true
 		memory.add(reported)
 		r.messages(name, reported)
+		r.tried(name, tried)
 	}
 	if any {
-		if err := set.Add(memory.gauges()); err != nil {
-			r.log.Warn("the workers' memory", "error", err)
+		gauges := memory.gauges()
+		if err := errors.Join(committed.Add(gauges), attempted.Add(gauges), attempted.Add(r.former.Snapshot())); err != nil {
+			r.log.Warn("the job's metrics", "error", err)
 		}
-		infos := set.Snapshot()
-		r.events.Metrics(infos, infos)
+		r.events.Metrics(attempted.Snapshot(), committed.Snapshot())
 	}
 }
 
@@ -89,6 +102,9 @@ func decodeReport(value string) (*submission.Report, *jobpb.MetricResults, error
 func (r *reports) messages(task string, reported *submission.Report) {
 	was := r.heard[task]
 	if reported.Attempt != was.attempt {
+		if err := r.former.Add(was.attempted); err != nil {
+			r.log.Warn("what an earlier attempt at a task reported", "task", task, "error", err)
+		}
 		was = heard{attempt: reported.Attempt}
 	}
 	for _, m := range reported.Messages {
@@ -99,5 +115,12 @@ func (r *reports) messages(task string, reported *submission.Report) {
 		importance := jobpb.JobMessage_MessageImportance(jobpb.JobMessage_MessageImportance_value[m.Importance])
 		r.events.Message(importance, m.Text)
 	}
+	r.heard[task] = was
+}
+
+// tried keeps what a task has attempted so far, should it be started again.
+func (r *reports) tried(task string, infos []*pipepb.MonitoringInfo) {
+	was := r.heard[task]
+	was.attempted = infos
 	r.heard[task] = was
 }

@@ -14,7 +14,6 @@ import (
 
 	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
 
-	"trestle/internal/beam/metric"
 	"trestle/internal/engine/local/streaming"
 	"trestle/internal/harness"
 	"trestle/internal/stage"
@@ -147,6 +146,7 @@ func (r *run) streamOnce(n int) error {
 		Failed:        func() { cancel(nil) },
 		Message:       r.job.Events.Message,
 		Metrics:       r.addMetrics,
+		Attempted:     r.attemptedMetrics,
 		Draining:      r.draining,
 		Snapshots:     r.snapshots,
 		SnapshotEvery: r.cfg.SnapshotEvery,
@@ -156,7 +156,7 @@ func (r *run) streamOnce(n int) error {
 	if err != nil {
 		return err
 	}
-	if err := r.resetMetrics(job); err != nil {
+	if err := r.goOnMeasuring(job); err != nil {
 		return errors.Join(err, job.Close())
 	}
 	if mean := r.cfg.Restarts.Every; mean > 0 && r.snapshots != "" {
@@ -176,16 +176,4 @@ func (r *run) streamOnce(n int) error {
 	cancel(nil)
 	<-closed
 	return errors.Join(err, job.Close(), os.RemoveAll(state))
-}
-
-// resetMetrics sets the job's metrics to those that it goes on from.
-func (r *run) resetMetrics(job *streaming.Job) error {
-	infos, err := job.Metrics()
-	if err != nil {
-		return err
-	}
-	r.metrics.Lock()
-	defer r.metrics.Unlock()
-	r.metrics.set = metric.Set{}
-	return r.metrics.set.Add(infos)
 }

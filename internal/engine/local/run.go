@@ -12,10 +12,8 @@ import (
 
 	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
 	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
-	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
 	"golang.org/x/sync/errgroup"
 
-	"trestle/internal/beam/metric"
 	"trestle/internal/engine"
 	"trestle/internal/engine/local/streaming"
 	"trestle/internal/harness"
@@ -46,11 +44,7 @@ type run struct {
 	stages   []*stageRun
 	attempts atomic.Uint64 // numbers the attempts of the job's bundles
 
-	metrics struct {
-		sync.Mutex
-		set      metric.Set
-		reported time.Time
-	}
+	metrics measured
 }
 
 // stopTimeout is how long harnesses get to end by themselves when their job has ended.
@@ -132,12 +126,16 @@ func (r *run) execute() error {
 	context.AfterFunc(ctx, func() {
 		_ = r.closePool() // release waits for it, and tells what it says
 	})
-	telling := make(chan struct{})
-	go func() {
-		defer close(telling)
-		r.tellProgress(ctx)
-	}()
-	defer func() { <-telling }()
+	var tasks []stage.Task
+	for _, s := range r.stages {
+		for _, t := range s.tasks {
+			tasks = append(tasks, t.task)
+		}
+	}
+	var telling sync.WaitGroup
+	telling.Go(func() { r.tellProgress(ctx) })
+	telling.Go(func() { streaming.Measure(ctx, tasks) })
+	defer telling.Wait()
 	for _, s := range r.stages {
 		if s.plan.Input.Splittable && len(s.tasks) > 1 {
 			group.Go(func() error { return s.share(ctx) })
@@ -179,32 +177,6 @@ func (r *run) closePool() error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
 	return r.pool.Close(ctx)
-}
-
-// addMetrics adds what a bundle measured.
-func (r *run) addMetrics(infos []*pipepb.MonitoringInfo) {
-	r.metrics.Lock()
-	err := r.metrics.set.Add(infos)
-	r.metrics.Unlock()
-	if err != nil {
-		r.log.Warn("metrics of a bundle", "error", err)
-	}
-	r.reportMetrics(false)
-}
-
-// reportEvery is how often a running job's metrics are brought up to date.
-const reportEvery = time.Second
-
-func (r *run) reportMetrics(final bool) {
-	r.metrics.Lock()
-	defer r.metrics.Unlock()
-	if !final && time.Since(r.metrics.reported) < reportEvery {
-		return
-	}
-	r.metrics.reported = time.Now()
-	// A bundle's metrics are added when it has been committed: attempted and committed are the same.
-	infos := r.metrics.set.Snapshot()
-	r.job.Events.Metrics(infos, infos)
 }
 
 // logged passes on what a harness logged: warnings and worse to the job's messages, all of it to the server's log.

@@ -251,5 +251,7 @@ func (t *taskRun) Message(importance jobpb.JobMessage_MessageImportance, text st
 	t.stage.run.job.Events.Message(importance, text)
 }
 
-// Metrics is what one of the task's bundles measured.
-func (t *taskRun) Metrics(infos []*pipepb.MonitoringInfo) { t.stage.run.addMetrics(infos) }
+// Metrics is what an attempt at one of the task's bundles measured.
+func (t *taskRun) Metrics(infos []*pipepb.MonitoringInfo, counts bool) {
+	t.stage.run.addMetrics(infos, counts)
+}

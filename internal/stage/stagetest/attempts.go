@@ -9,8 +9,10 @@ import (
 	"sync/atomic"
 	"testing"
 
+	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
 	"github.com/google/go-cmp/cmp"
 
+	"trestle/internal/beam/urn"
 	"trestle/internal/fnapi"
 	"trestle/internal/stage"
 	"trestle/internal/stage/stagetest/sdk"
@@ -19,6 +21,8 @@ import (
 var attemptCases = []testCase{
 	{directly + "a bundle that fails is tried again, and its output counts once", triedAgain},
 	{directly + "a bundle is tried as often as the spec says", triedOften},
+	{directly + "an attempt that failed has measured what its harness had last said", failedMeasured},
+	{directly + "a task that is closed has measured what the harness had last said of its bundle", closedMeasured},
 	{"the same failure twice is the task's", triedInVain},
 	{directly + "another attempt has another harness when the first is gone", anotherHarness},
 	{"large groups can be read in another attempt", groupsTriedAgain},
@@ -98,6 +102,89 @@ func triedOften(t *testing.T, open Open) {
 		}
 	}
 }
+
+// positions is a metric that has come to n.
+func positions(n byte) []*pipepb.MonitoringInfo {
+	return []*pipepb.MonitoringInfo{{Urn: "test:positions", Type: urn.MetricTypeSumInt64, Payload: []byte{n}}}
+}
+
+// told is what measurements of positions say.
+func told(measured [][]*pipepb.MonitoringInfo) (payloads []byte) {
+	for _, infos := range measured {
+		for _, info := range infos {
+			payloads = append(payloads, info.GetPayload()...)
+		}
+	}
+	return payloads
+}
+
+// measuring asks the task what its bundle has measured, once the bundle's script says that it has come to n positions; the script goes
+// on when that has been heard.
+type measuring struct{ said, heard chan struct{} }
+
+func newMeasuring(r *rig) *measuring {
+	m := &measuring{make(chan struct{}), make(chan struct{})}
+	go func() {
+		defer close(m.heard)
+		select {
+		case <-m.said:
+			r.tasks[0].(stage.Measurer).Measure(r.ctx)
+		case <-r.ctx.Done():
+		}
+	}()
+	return m
+}
+
+func (m *measuring) script(b *sdk.Bundle, n byte) {
+	b.OnProgress(func() []*pipepb.MonitoringInfo { return positions(n) })
+	close(m.said)
+	<-m.heard
+}
+
+func failedMeasured(t *testing.T, open Open) {
+	var made atomic.Int32
+	var m *measuring
+	r := start(t, open, setup{pipeline: straight, attempts: 4, script: func(b *sdk.Bundle) error {
+		if err := identity(b); err != nil {
+			return err
+		}
+		if made.Add(1) == 1 {
+			m.script(b, 5)
+			return errors.New("boom")
+		}
+		b.Response.MonitoringInfos = positions(7)
+		return nil
+	}})
+	m = newMeasuring(r)
+	r.process(stage.MainInput, records("a b"))
+	r.finish()
+	if counted, lost := told(r.out.metrics), told(r.out.lost); string(counted) != "\x07" || string(lost) != "\x05" {
+		t.Errorf("measured %v by attempts that count, %v by others", counted, lost)
+	}
+	if log := r.out.log(); !strings.Contains(log, "lost drop") || !strings.HasSuffix(log, "keep metrics quiet") {
+		t.Errorf("in the order %s", log)
+	}
+}
+
+func closedMeasured(t *testing.T, open Open) {
+	var m *measuring
+	r := start(t, open, setup{pipeline: straight, script: func(b *sdk.Bundle) error {
+		m.script(b, 5)
+		return b.Hang()
+	}})
+	m = newMeasuring(r)
+	r.process(stage.MainInput, records(strings.Repeat("x", 2*embedded))) // which is sent at once
+	<-m.heard
+	if err := r.tasks[0].Close(); err != nil {
+		t.Fatal(err)
+	}
+	if lost := told(r.out.lost); string(lost) != "\x05" {
+		t.Errorf("measured %v", lost)
+	}
+}
+
+// embedded is more input than travels in a bundle's instruction.
+const embedded = 32 << 10
 
 func triedInVain(t *testing.T, open Open) {
 	r := start(t, open, setup{pipeline: straight, attempts: 4, script: failing})

@@ -27,9 +27,10 @@ type recorder struct {
 
 	mu       sync.Mutex
 	blocks   []block
-	metrics  [][]*pipepb.MonitoringInfo
+	metrics  [][]*pipepb.MonitoringInfo // of attempts that count
+	lost     [][]*pipepb.MonitoringInfo // of others
 	messages []string
-	events   []string // "emit", "keep", "drop", "message", "metrics", "watermark", "wake" and "quiet", in order
+	events   []string // "emit", "keep", "drop", "message", "metrics", "lost", "watermark", "wake" and "quiet", in order
 }
 
 type block struct {
@@ -114,8 +115,12 @@ func (o *output) Message(_ jobpb.JobMessage_MessageImportance, text string) {
 	o.note("message", func() { o.messages = append(o.messages, text) })
 }
 
-func (o *output) Metrics(infos []*pipepb.MonitoringInfo) {
-	o.note("metrics", func() { o.metrics = append(o.metrics, infos) })
+func (o *output) Metrics(infos []*pipepb.MonitoringInfo, counts bool) {
+	if counts {
+		o.note("metrics", func() { o.metrics = append(o.metrics, infos) })
+	} else {
+		o.note("lost", func() { o.lost = append(o.lost, infos) })
+	}
 }
 
 func (o *output) note(event string, keep func()) {

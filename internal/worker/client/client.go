@@ -144,7 +144,7 @@ func (t *Task) receive(reader *wire.Reader) error {
 		case wire.Ended:
 			if f.Numbers[0] == stage.MainInput {
 				if len(t.metrics) > 0 {
-					t.out.Metrics(t.metrics)
+					t.out.Metrics(t.metrics, true)
 				}
 				t.out.Quiet()
 			}

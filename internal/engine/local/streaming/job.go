@@ -40,8 +40,10 @@ type Config struct {
 	// listen: Run returns when they have ended.
 	Failed  func()
 	Message func(jobpb.JobMessage_MessageImportance, string)
-	// Metrics is what one bundle measured.
-	Metrics func([]*pipepb.MonitoringInfo)
+	// Metrics is what one attempt at a bundle measured, and whether it counts: see stage.Output.
+	Metrics func(infos []*pipepb.MonitoringInfo, counts bool)
+	// Attempted is the sum of that so far, over all runs of the job. Snapshots have it, for servers to come.
+	Attempted func() ([]*pipepb.MonitoringInfo, error)
 	// Draining is closed when sources are to give up what they have not read.
 	Draining <-chan struct{}
 	// Snapshots is the folder of the job's snapshots; "" when none are taken. SnapshotEvery is how often. A job goes on from
@@ -145,8 +147,11 @@ func (j *Job) Run(all context.Context) error {
 			j.cfg.Failed()
 		}
 	})
+	var tasks []stage.Task
+	var measuring sync.WaitGroup
 	for _, s := range j.stages {
 		for _, t := range s.tasks {
+			tasks = append(tasks, t.task)
 			group.Go(func() error { return t.main(ctx) })
 			if s.plan.Input.Splittable {
 				group.Go(func() error { return t.checkpoints(ctx) })
@@ -160,7 +165,10 @@ func (j *Job) Run(all context.Context) error {
 	if j.cfg.Snapshots != "" {
 		group.Go(func() error { return j.snapshots(ctx) })
 	}
-	if err := group.Wait(); err != nil {
+	measuring.Go(func() { Measure(ctx, tasks) })
+	err := group.Wait()
+	measuring.Wait() // the group's context has ended
+	if err != nil {
 		return err
 	}
 	if j.cfg.Snapshots != "" && j.finalizes() {

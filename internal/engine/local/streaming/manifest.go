@@ -15,7 +15,7 @@ import (
 )
 
 // manifestVersion is the format of a snapshot (docs/formats/snapshot.md).
-const manifestVersion = 3
+const manifestVersion = 4
 
 // engineName is the engine whose snapshots these are.
 const engineName = "local"
@@ -31,6 +31,9 @@ type manifest struct {
 	KeyGroups   int    `json:"key_groups"`
 	// Tasks has what the engine keeps of each task, by the name of its folder.
 	Tasks map[string]taskPart `json:"tasks"`
+	// Attempted is what all attempts at bundles have measured since the job began, those that failed or were done again too, as
+	// far as the server knew: a MetricResults of Beam's.
+	Attempted []byte `json:"attempted,omitempty"`
 	// Files are all files of the snapshot but this one, by their slashed path below its folder.
 	Files map[string]fileSum `json:"files"`
 }

@@ -152,17 +152,43 @@ func (j *Job) goOn(t *task) error {
 	return nil
 }
 
-// Metrics are what the bundles have measured that the job goes on from.
+// Metrics are what the bundles have measured that are in effect: those that have succeeded since the job began, but for what a run
+// of it had done after the snapshot that the next one went on from. It may be called at any time, from any goroutine.
 func (j *Job) Metrics() ([]*pipepb.MonitoringInfo, error) {
 	var all metric.Set
 	for _, s := range j.stages {
 		for _, t := range s.tasks {
-			if err := all.Add(t.metrics.Snapshot()); err != nil {
+			t.mu.Lock()
+			infos := t.metrics.Snapshot()
+			t.mu.Unlock()
+			if err := all.Add(infos); err != nil {
 				return nil, err
 			}
 		}
 	}
 	return all.Snapshot(), nil
+}
+
+// Attempted is what had been attempted when the snapshot was taken that the job goes on from.
+func (j *Job) Attempted() ([]*pipepb.MonitoringInfo, error) {
+	if j.from == nil {
+		return nil, nil
+	}
+	var was jobpb.MetricResults
+	if err := proto.Unmarshal(j.from.Attempted, &was); err != nil {
+		return nil, fmt.Errorf("restore metrics: %w", err)
+	}
+	return was.GetAttempted(), nil
+}
+
+// tried has a snapshot's manifest say what was attempted by now.
+func (j *Job) tried(m *manifest) error {
+	infos, err := j.cfg.Attempted()
+	if err != nil || len(infos) == 0 {
+		return err
+	}
+	m.Attempted, err = proto.Marshal(&jobpb.MetricResults{Attempted: infos})
+	return err
 }
 
 // measured begins the task's part of a snapshot: with what its bundles have measured.

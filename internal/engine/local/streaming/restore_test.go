@@ -276,10 +276,10 @@ func TestForeignSnapshot(t *testing.T) {
 		name, says string
 		harm       func(folder string)
 	}{
-		{"a later format", "format 4, this version of Trestle reads 3", func(folder string) {
-			rewrite(t, folder, 4, func(*manifest) {})
+		{"a later format", "format 99, this version of Trestle reads 4", func(folder string) {
+			rewrite(t, folder, 99, func(*manifest) {})
 		}},
-		{"the first format", "format 1, this version of Trestle reads 3", func(folder string) {
+		{"the first format", "format 1, this version of Trestle reads 4", func(folder string) {
 			text := "0a1b2c3d\n" + `{"version":1,"digest":"x"}`
 			if err := os.WriteFile(filepath.Join(folder, manifestName), []byte(text), 0o600); err != nil {
 				t.Fatal(err)

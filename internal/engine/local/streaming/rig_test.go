@@ -77,12 +77,14 @@ type rig struct {
 	// global has the groups in the global window, in many panes.
 	global bool
 
-	mu       sync.Mutex
-	panes    map[string]string // what came out, by key and window, or by the pane's number
-	log      *os.File          // gets the same, if it is not nil
-	finals   []string          // bundles that were finalized
-	metrics  metric.Set
-	messages []string
+	mu      sync.Mutex
+	panes   map[string]string // what came out, by key and window, or by the pane's number
+	log     *os.File          // gets the same, if it is not nil
+	finals  []string          // bundles that were finalized
+	metrics metric.Set
+	// attempted is what a server would know that was there since the first run, or that began with the job's last snapshot.
+	attempted metric.Set
+	messages  []string
 }
 
 func newRig(t *testing.T) *rig {
@@ -142,12 +144,23 @@ func (r *rig) config(parallelism int) Config {
 			defer r.mu.Unlock()
 			r.messages = append(r.messages, text)
 		},
-		Metrics: func(infos []*pipepb.MonitoringInfo) {
+		Metrics: func(infos []*pipepb.MonitoringInfo, counts bool) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
+			if err := r.attempted.Add(infos); err != nil {
+				r.t.Error(err)
+			}
+			if !counts {
+				return
+			}
 			if err := r.metrics.Add(infos); err != nil {
 				r.t.Error(err)
 			}
+		},
+		Attempted: func() ([]*pipepb.MonitoringInfo, error) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			return r.attempted.Snapshot(), nil
 		},
 		Snapshots: r.snapshots, SnapshotEvery: 5 * time.Millisecond,
 		Now: r.clock.now, Log: slog.New(slog.DiscardHandler),
@@ -205,6 +218,12 @@ func (r *rig) open(parallelism int) (*running, error) {
 	before, err := run.job.Metrics()
 	if err == nil {
 		err = r.metrics.Add(before)
+	}
+	if err == nil && r.attempted.Len() == 0 {
+		var tried []*pipepb.MonitoringInfo
+		if tried, err = run.job.Attempted(); err == nil {
+			err = r.attempted.Add(tried)
+		}
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -533,10 +552,13 @@ func (r *rig) exact() {
 		all += positions
 	}
 	r.t.Logf("%d positions", all)
-	for _, info := range r.metrics.Snapshot() {
-		if got := string(info.GetPayload()); info.GetUrn() == "test:positions" && got != string(coderVarint(all)) {
-			r.t.Errorf("measured %x positions, there are %d", got, all)
-		}
+	if got := measuredPositions(&r.metrics); got != uint64(all) {
+		r.t.Errorf("measured %d positions, there are %d", got, all)
+	}
+	if got := measuredPositions(&r.attempted); got < uint64(all) {
+		r.t.Errorf("attempted %d positions, there are %d", got, all)
+	} else {
+		r.t.Logf("attempted %d positions", got)
 	}
 }
 
@@ -553,4 +575,14 @@ func (r *rig) upTo(what string, values []string, step int) {
 		}
 		delete(left, v)
 	}
+}
+
+// measuredPositions is how many positions have been measured.
+func measuredPositions(set *metric.Set) (n uint64) {
+	for _, info := range set.Snapshot() {
+		if info.GetUrn() == "test:positions" {
+			n, _ = binary.Uvarint(info.GetPayload())
+		}
+	}
+	return n
 }

@@ -121,6 +121,9 @@ func (j *Job) finish(ctx context.Context, folder string, m manifest, began time.
 		m.Files[name] = file.sum
 		size += file.sum.Size
 	}
+	if err := j.tried(&m); err != nil {
+		return err
+	}
 	b, err := m.encode()
 	if err != nil {
 		return err

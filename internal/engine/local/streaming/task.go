@@ -59,7 +59,7 @@ type task struct {
 	turn    []int      // by exchange, the target of the next block of a rebalance
 	attempt stage.Attempt
 	sent    map[*inbox]bool // who has blocks of the attempt
-	metrics metric.Set      // of all its bundles, also before the snapshot that the job goes on from
+	metrics metric.Set      // of all its bundles that are in effect, also before the snapshot that the job goes on from
 	buf     []byte
 }
 
@@ -409,13 +409,16 @@ func (t *task) Message(importance jobpb.JobMessage_MessageImportance, text strin
 	t.job.cfg.Message(importance, text)
 }
 
-// Metrics is what one of the task's bundles measured.
-func (t *task) Metrics(infos []*pipepb.MonitoringInfo) {
+// Metrics is what an attempt at one of the task's bundles measured. The job has it first: no more is committed than was attempted.
+func (t *task) Metrics(infos []*pipepb.MonitoringInfo, counts bool) {
+	t.job.cfg.Metrics(infos, counts)
+	if !counts {
+		return
+	}
 	t.mu.Lock()
 	err := t.metrics.Add(infos)
 	t.mu.Unlock()
 	if err != nil {
 		t.job.cfg.Log.Debug("metrics of a bundle, for snapshots", "error", err) // the job tells
 	}
-	t.job.cfg.Metrics(infos)
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
+	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
 	"google.golang.org/protobuf/proto"
 
 	"trestle/internal/beam/coder"
@@ -40,6 +41,25 @@ type Bundle struct {
 	mu      sync.Mutex
 	fired   []Timers
 	onSplit func(*fnpb.ProcessBundleSplitRequest) *fnpb.ProcessBundleSplitResponse
+	onAsked func() []*pipepb.MonitoringInfo
+}
+
+// OnProgress lets f say what the bundle has measured so far, which until then cannot say. f is called from another
+// goroutine than the script's.
+func (b *Bundle) OnProgress(f func() []*pipepb.MonitoringInfo) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.onAsked = f
+}
+
+func (b *Bundle) progress() (response *fnpb.ProcessBundleProgressResponse, ok bool) {
+	b.mu.Lock()
+	f := b.onAsked
+	b.mu.Unlock()
+	if f == nil {
+		return nil, false
+	}
+	return &fnpb.ProcessBundleProgressResponse{MonitoringInfos: f()}, true
 }
 
 // OnSplit lets f answer requests to split the bundle, which until then gives nothing away. f is called from another

@@ -116,6 +116,12 @@ func (h *Harness) readControl() {
 		case *fnpb.InstructionRequest_ProcessBundleSplit:
 			split := h.bundle(i.ProcessBundleSplit.GetInstructionId()).split(i.ProcessBundleSplit)
 			answer.Response = &fnpb.InstructionResponse_ProcessBundleSplit{ProcessBundleSplit: split}
+		case *fnpb.InstructionRequest_ProcessBundleProgress:
+			if progress, ok := h.bundle(i.ProcessBundleProgress.GetInstructionId()).progress(); ok {
+				answer.Response = &fnpb.InstructionResponse_ProcessBundleProgress{ProcessBundleProgress: progress}
+			} else {
+				answer.Error = "sdk: the bundle does not say how far it is"
+			}
 		default:
 			answer.Error = fmt.Sprintf("sdk: instruction %T is not played", i)
 		}
