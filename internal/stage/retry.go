@@ -204,13 +204,27 @@ type signalled interface {
 	BySignal() bool
 }
 
-// Describe is what a person reads of a failed task or bundle: the user's own exception first, where there is one.
+// taskError is why a task is over.
+type taskError struct {
+	error
+	stage string
+}
+
+func (e taskError) Unwrap() error { return e.error }
+
+// Describe is what a person reads of a failed task or bundle: the user's own exception first, where there is one, and then where that
+// was: the stage, if the SDK names no transform.
 func Describe(p *plan.Plan, err error) string {
 	var user *fnapi.HarnessError
 	if !errors.As(err, &user) {
 		return err.Error()
 	}
-	return failure.Parse(user.Text).Text(func(transform string) string {
+	report := failure.Parse(user.Text)
+	var of taskError
+	if errors.As(err, &of) {
+		report.Stage = of.stage
+	}
+	return report.Text(func(transform string) string {
 		return p.Pipeline.GetComponents().GetTransforms()[transform].GetUniqueName()
 	})
 }

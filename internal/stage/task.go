@@ -112,7 +112,7 @@ func (t *task) brief(what string, f func() error) error {
 }
 
 func (t *task) errorf(what string, err error) error {
-	return fmt.Errorf("stage %q, task %d: %s: %w", t.spec.Stage.Name, t.spec.Index, what, err)
+	return taskError{fmt.Errorf("stage %q, task %d: %s: %w", t.spec.Stage.Name, t.spec.Index, what, err), t.spec.Stage.Name}
 }
 
 func (t *task) Process(ctx context.Context, from Delivery, block []byte) error {

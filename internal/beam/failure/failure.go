@@ -31,6 +31,8 @@ type Report struct {
 	// its id in the pipeline, or in a panic by the function's name. It is "" where the SDK does not say, as in Java
 	// and TypeScript.
 	Transform string
+	// Stage is the name of the stage, if the caller knows it: Text has it where there is no Transform. Parse leaves it empty.
+	Stage string
 	// Summary is the exception in one line: "ValueError: boom".
 	Summary string
 	// Trace is the stack trace in the language's own order and look: frames of the user's code and of what it called
@@ -85,6 +87,8 @@ func (r Report) Text(names func(transformID string) string) string {
 			}
 		}
 		fmt.Fprintf(&b, "\nin transform \"%s\"", oneLine(clip(name, maxSummary)))
+	} else if r.Stage != "" {
+		fmt.Fprintf(&b, "\nin stage \"%s\"", oneLine(clip(r.Stage, maxSummary)))
 	}
 	for _, line := range fit(trace, maxTrace) {
 		b.WriteByte('\n')

@@ -56,6 +56,9 @@ func userError(t *testing.T, open Open) {
 	if !strings.Contains(err.Error(), r.stage.Name) {
 		t.Errorf("the stage is not named: %v", err)
 	}
+	if said, want := stage.Describe(r.plan, err), "boom\nin stage \""+r.stage.Name+"\"\n"; !strings.HasPrefix(said, want) {
+		t.Errorf("a person reads %q, which does not begin with %q", said, want)
+	}
 	if strings.Contains(r.out.log(), "quiet") {
 		t.Error("a failed task told that it is quiet")
 	}
