@@ -7,6 +7,10 @@ import (
 	"net"
 	"syscall"
 
+	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
+	"google.golang.org/grpc"
+
+	"trestle/internal/artifact"
 	"trestle/internal/engine/flink"
 	"trestle/internal/harness/container"
 	"trestle/internal/job/submission"
@@ -152,7 +156,7 @@ func mark(ctx context.Context, cfg Config, p *submission.Probe) (remove func() e
 	}, nil
 }
 
-// beThere listens where the server would, so that others can try to reach it; where somebody does already, that is the server.
+// beThere answers where the server would, so that others can try to reach it; where somebody does already, that is the server.
 func beThere(ctx context.Context, cfg Config) (endpoint string, stop func(), err error) {
 	listener, err := listen(ctx, cfg.Listen)
 	switch {
@@ -166,18 +170,21 @@ func beThere(ctx context.Context, cfg Config) (endpoint string, stop func(), err
 	case err != nil:
 		return "", nil, err
 	}
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			conn.Close()
-		}
-	}()
 	endpoint, err = advertised(cfg.Advertise, listener.Addr())
 	if err != nil {
 		return "", nil, errors.Join(err, listener.Close())
 	}
-	return endpoint, func() { listener.Close() }, nil
+	answering := grpc.NewServer()
+	jobpb.RegisterArtifactRetrievalServiceServer(answering, artifact.NewRetrieval(nil, cfg.Log)) // which is asked for none
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		if err := answering.Serve(listener); err != nil {
+			cfg.Log.Warn("answer as the server would", "error", err)
+		}
+	}()
+	return endpoint, func() {
+		answering.Stop()
+		<-served
+	}, nil
 }

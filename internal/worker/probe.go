@@ -12,7 +12,11 @@ import (
 	"syscall"
 	"time"
 
+	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
 	"github.com/dustin/go-humanize"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 
 	"trestle/internal/harness/container"
 	"trestle/internal/job/submission"
@@ -70,14 +74,35 @@ func artifacts(ctx context.Context, p submission.Probe) submission.Finding {
 		return submission.Finding{Text: f.String(), Failed: f.Err != nil}
 	}
 	begin := time.Now()
-	text := fmt.Sprintf("job server %s, where artifacts come from: tried from host %s to connect", p.Artifacts.Server, here.Host())
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", p.Artifacts.Server)
+	text := fmt.Sprintf("job server %s, where artifacts come from: tried from host %s to connect, and ask it for some", p.Artifacts.Server, here.Host())
+	err := ask(ctx, p.Artifacts.Server)
+	took := time.Since(begin).Round(time.Millisecond)
 	if err != nil {
 		return submission.Finding{Failed: true, Text: fmt.Sprintf(
 			"%s: failed after %v: %v; start the server with an address that this host reaches (--listen 0.0.0.0:8099 --advertise HOST:8099), open the port, or name a store (--staging s3://bucket/path)",
-			text, time.Since(begin).Round(time.Millisecond), err)}
+			text, took, err)}
 	}
-	return submission.Finding{Text: fmt.Sprintf("%s: it works, in %v", text, time.Since(begin).Round(time.Millisecond)), Failed: conn.Close() != nil}
+	return submission.Finding{Text: fmt.Sprintf("%s: it works, in %v", text, took)}
+}
+
+// ask finds out whether a job server is at an address. What is in between may take a connection where none is.
+func ask(ctx context.Context, address string) (err error) {
+	dialed, err := (&net.Dialer{}).DialContext(ctx, "tcp", address) // whose error is plain
+	if err != nil {
+		return err
+	}
+	if err := dialed.Close(); err != nil {
+		return err
+	}
+	conn, err := grpc.NewClient("dns:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	if _, err := jobpb.NewArtifactRetrievalServiceClient(conn).ResolveArtifacts(ctx, &jobpb.ResolveArtifactsRequest{}); err != nil {
+		return fmt.Errorf("somebody takes connections there, who is no job server: %s", status.Convert(err).Message())
+	}
+	return nil
 }
 
 // engine tries the container engine.

@@ -3,12 +3,19 @@ package worker
 import (
 	"bytes"
 	"encoding/json"
+	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
+	"google.golang.org/grpc"
+
+	"trestle/internal/artifact"
 	"trestle/internal/job/submission"
 	"trestle/internal/kit/here"
 	"trestle/internal/store/blob"
@@ -21,7 +28,18 @@ func TestTryHost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close()
+	server := grpc.NewServer()
+	jobpb.RegisterArtifactRetrievalServiceServer(server, artifact.NewRetrieval(nil, slog.New(slog.DiscardHandler)))
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	defer func() {
+		server.Stop()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	}()
+	other := httptest.NewServer(http.NotFoundHandler())
+	defer other.Close()
 	gone, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -57,7 +75,8 @@ func TestTryHost(t *testing.T) {
 		{"program", "", submission.Artifacts{}, program, false, []string{"worker: trestle test runs here (", " cores), as /"}},
 		{"folder", "", submission.Artifacts{}, disk, false, []string{"free in /", "on host " + host, "where jobs spill"}},
 		{"folder that cannot be made", filepath.Join(file, "x"), submission.Artifacts{}, disk, true, []string{"tried on host " + host + " to make a folder in " + file, "not a directory", "io.tmp.dirs"}},
-		{"server", "", submission.Artifacts{Server: listener.Addr().String()}, artifacts, false, []string{listener.Addr().String(), "tried from host " + host + " to connect: it works"}},
+		{"server", "", submission.Artifacts{Server: listener.Addr().String()}, artifacts, false, []string{listener.Addr().String(), "tried from host " + host + " to connect, and ask it for some: it works"}},
+		{"another server", "", submission.Artifacts{Server: other.Listener.Addr().String()}, artifacts, true, []string{other.Listener.Addr().String(), "somebody takes connections there, who is no job server", "--advertise"}},
 		{"no server", "", submission.Artifacts{Server: gone.Addr().String()}, artifacts, true, []string{gone.Addr().String(), "tried from host " + host, "refused", "--advertise", "--staging"}},
 		{"store", "", submission.Artifacts{Bucket: "file://" + store}, artifacts, false, []string{"staging store file://" + store, "from host " + host, "it works"}},
 		{"another store", "", submission.Artifacts{Bucket: "file://" + t.TempDir()}, artifacts, true, []string{"from host " + host, "another store than the job server's"}},

@@ -64,7 +64,7 @@ func (r *rig) visits() []visit {
 		{name: "doctor-no-flink", fails: true, argv: []string{"--flink", "http://jobmanager:9", "--staging", staging}, says: []line{
 			{"FAIL", jobServer, []string{"the Flink at http://jobmanager:9 cannot be reached from jobserver", "refused", "--flink"}},
 		}},
-		{name: "doctor-way-back", argv: back, says: onEach("ok", "job server "+h.Address()+":8098", "tried from host HOST to connect: it works")},
+		{name: "doctor-way-back", argv: back, says: onEach("ok", "job server "+h.Address()+":8098", "tried from host HOST to connect, and ask it for some: it works")},
 		{name: "doctor-no-way-back", fails: true, cut: jobServer, argv: back,
 			says: onEach("FAIL", "job server "+h.Address()+":8098", "tried from host HOST to connect", "no route to host", "--advertise", "--staging")},
 		{name: "doctor-no-way-to-the-store", fails: true, cut: storageHost, argv: []string{"--staging", staging},
