@@ -118,6 +118,9 @@ func (f *flags) run(ctx context.Context) (ok bool, err error) {
 	for _, c := range all {
 		v := f.runOne(ctx, servers, c)
 		if ctx.Err() != nil {
+			fmt.Printf("validates: %s was interrupted after %.0f s; what there is of it is in %s\n\n",
+				label(c.suite, c.mode), v.took.Seconds(), filepath.Join(f.dir, label(c.suite, c.mode)))
+			table(os.Stdout, verdicts)
 			return false, errors.Join(context.Cause(ctx), servers.stop())
 		}
 		if f.record && v.err == nil {
