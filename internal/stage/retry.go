@@ -171,7 +171,7 @@ func (t *tries) mendable(ctx context.Context, err error, attempts int, session *
 	var user *fnapi.HarnessError
 	if errors.As(err, &user) {
 		// The same words twice: the next attempt would end the same, and the user waits.
-		said := failure.Parse(user.Text).Summary
+		said := failure.Words(failure.Parse(user.Text).Summary)
 		again := t.made > 1 && said == t.last
 		t.last = said
 		repeats = again || attempts == 1

@@ -372,7 +372,7 @@ func (t *taskConn) kind(err error) byte {
 	if !errors.As(err, &user) {
 		return mendable
 	}
-	again := t.worker.saidBefore(t.stage.Index, t.index, failure.Parse(user.Text).Summary)
+	again := t.worker.saidBefore(t.stage.Index, t.index, failure.Words(failure.Parse(user.Text).Summary))
 	if again || !errors.Is(err, errSent) {
 		return final
 	}

@@ -14,6 +14,7 @@ import (
 
 	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
 
+	"trestle/internal/beam/failure"
 	"trestle/internal/engine/local/streaming"
 	"trestle/internal/harness"
 	"trestle/internal/stage"
@@ -61,8 +62,9 @@ func (r *restarts) another(now time.Time, err error, snapshot uint64) (pause tim
 	for len(r.at) > 0 && now.Sub(r.at[0]) > r.Window {
 		r.at = r.at[1:]
 	}
-	same := err.Error() == r.last && snapshot == r.snapshot
-	r.last, r.snapshot = err.Error(), snapshot
+	said := failure.Words(err.Error())
+	same := said == r.last && snapshot == r.snapshot
+	r.last, r.snapshot = said, snapshot
 	if len(r.at) >= r.Limit || same && !passing(err) {
 		return 0, false
 	}
