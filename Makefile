@@ -47,6 +47,7 @@ typescript := $(sdk)/typescript-$(beam_typescript)/ready
 # What Beam's own suites need besides; the Java SDK is of another version than WordCount's.
 suites_python := $(dir $(python))validates
 suites_go := $(sdk)/validates-go-$(beam_go)/ready
+suites_go_symbols := $(sdk)/validates-go-$(beam_go)/primitives-symbols.test
 suites_java_version := $(shell sed -n 's:.*<beam.version>\(.*\)</beam.version>.*:\1:p' test/validates/java/pom.xml)
 suites_java := $(sdk)/validates-java-$(suites_java_version)/ready
 suites := $(suites_python) $(suites_go) $(suites_java) $(typescript)
@@ -166,6 +167,8 @@ validates-quick: validates_flags = -quick
 validates-flink: validates_flags = -suite '$(or $(SUITE),typescript$(comma)go$(comma)python-portable-default$(comma)python-marked-default)' -only '$(ONLY)' \
   -flink $(dir $(call flink,$(FLINK)))
 validates-flink: $(adapters) $(call flink,$(FLINK))
+validates validates-flink: validates_flags += -gcs $(gcsserver)
+validates validates-flink: $(suites_go_symbols) $(gcsserver)
 validates validates-quick validates-flink: build $(suites)
 	@go build -o build/validates/driver ./test/validates
 	@build/validates/driver $(validates_flags) -trestle bin/trestle -source test/validates -dir build/validates/run \
@@ -342,6 +345,11 @@ $(suites_go):
 	       -o "$(abspath $(@D))/$${package##*/}.test" "./go/test/$$package"; \
 	   done'
 	@touch $@
+
+# With symbols, for the one test whose DoFn is found by them only.
+$(suites_go_symbols): $(suites_go)
+	@$(quietly) "Beam Go's tests, with symbols" build/log/validates-go-symbols.log \
+	  go test -C "$$(go list -m -f "{{.Dir}}" github.com/apache/beam/sdks/v2)" -c -ldflags "-w" -o "$(abspath $@)" ./go/test/integration/primitives
 
 $(suites_java): test/validates/java/pom.xml $(wildcard test/validates/java/src/main/java/trestle/validates/*.java)
 	@$(quietly) "Beam Java's tests" build/log/validates-java.log bash -euc \

@@ -120,6 +120,8 @@ func (e *Exit) hint() string {
 		return " (a crash in native code)"
 	case signal != 0 && e.Signal == 0:
 		return fmt.Sprintf(" (signal %d: %v)", int(signal), signal)
+	case slices.ContainsFunc(e.Output, process.OutOfMemory):
+		return " (out of memory: it was refused more than it has)"
 	case e.Code == 127:
 		return " (by convention: a command was not found)"
 	case e.Code == 126:

@@ -23,6 +23,9 @@ func TestExitText(t *testing.T) {
 		for i := range lines {
 			e.Output = append(e.Output, fmt.Sprintf("line %d", i+1))
 		}
+		if d.Input != "" {
+			e.Output = strings.Split(strings.TrimSuffix(d.Input, "\n"), "\n")
+		}
 		text := e.Error()
 		if n := strings.Count(text, "\n") + 1; n >= 30 {
 			t.Errorf("%d lines", n)

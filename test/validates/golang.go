@@ -31,7 +31,7 @@ type goTest struct{ dir, name string }
 
 func (t goTest) String() string { return filepath.Base(t.dir) + "." + t.name }
 
-func (s golang) run(ctx context.Context, j job) ([]result, error) {
+func (s golang) run(ctx context.Context, j job) (_ []result, err error) {
 	// The client waits for ever for a server that is not there; the harness looks for one before each suite.
 	tests, err := s.list(ctx, j)
 	if err != nil {
@@ -39,6 +39,12 @@ func (s golang) run(ctx context.Context, j job) ([]result, error) {
 	}
 	// A process for each test: one that hangs or dies costs no other.
 	results := make([]result, len(tests))
+	if slices.ContainsFunc(tests, func(t goTest) bool { return t.String() == oomTest }) {
+		if j.bucket, err = startGCS(ctx, s.at.gcs, j.dir); err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, j.bucket.stop()) }()
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(goProcesses)
 	for i, t := range tests {
@@ -73,7 +79,7 @@ func (s golang) list(ctx context.Context, j job) (tests []goTest, err error) {
 		}
 		for name := range strings.Lines(out.String()) {
 			t := goTest{dir, strings.TrimSpace(name)}
-			if strings.HasPrefix(t.name, "Test") && !slices.Contains(j.leftOut, t.String()) {
+			if strings.HasPrefix(t.name, "Test") && !slices.Contains(j.leftOut, t.String()) && (s.at.gcs != "" || t.String() != oomTest) {
 				tests = append(tests, t)
 			}
 		}
@@ -81,19 +87,33 @@ func (s golang) list(ctx context.Context, j job) (tests []goTest, err error) {
 	return tests, nil
 }
 
+// command is a test's, with what is added to its environment.
+func (s golang) command(j job, t goTest) (argv, env []string, err error) {
+	binary := s.binary(t.dir)
+	if t.String() == oomTest {
+		binary = strings.TrimSuffix(binary, ".test") + "-symbols.test"
+	}
+	argv = []string{binary, "-test.v", "-test.run", "^" + t.name + "$", "--runner=universal", "--endpoint=" + j.endpoint}
+	switch {
+	case t.String() == oomTest:
+		harness, err := j.bucket.harness(s.at.trestle, binary)
+		return append(argv, harness...), []string{j.bucket.env()}, err
+	case j.environment == inProcess:
+		argv = append(argv, "--environment_config="+bootCommand("go"),
+			"--worker_binary="+binary) // without, the client compiles one
+	}
+	return append(argv, "--environment_type="+j.environment), nil, nil
+}
+
 func (s golang) runOne(ctx context.Context, j job, t goTest) (result, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, j.timeout, errTooLong)
 	defer cancel()
 	log := filepath.Join(j.dir, t.String()+".log")
-	run := process.Run{
-		Argv: []string{s.binary(t.dir), "-test.v", "-test.run", "^" + t.name + "$",
-			"--runner=universal", "--endpoint=" + j.endpoint, "--environment_type=" + j.environment},
-		Dir: filepath.Join(s.at.beam, "go", "test", t.dir), Log: log,
+	argv, env, err := s.command(j, t)
+	if err != nil {
+		return result{}, err
 	}
-	if j.environment == inProcess {
-		run.Argv = append(run.Argv, "--environment_config="+bootCommand("go"),
-			"--worker_binary="+s.binary(t.dir)) // without, the client compiles one
-	}
+	run := process.Run{Argv: argv, Env: env, Dir: filepath.Join(s.at.beam, "go", "test", t.dir), Log: log}
 	drained := make(chan error, 1)
 	drainCtx, giveUp := context.WithCancel(ctx)
 	defer giveUp()
@@ -103,11 +123,14 @@ func (s golang) runOne(ctx context.Context, j job, t goTest) (result, error) {
 		drained <- nil
 	}
 	start := time.Now()
-	err := run.Do(ctx)
+	err = run.Do(ctx)
 	if err != nil {
 		giveUp()
 	}
-	notDrained := <-drained
+	amiss := <-drained
+	if t.String() == oomTest && err == nil {
+		amiss = j.bucket.profiles()
+	}
 	r := result{test: t.String(), outcome: passed, took: time.Since(start)}
 	text, readErr := os.ReadFile(log)
 	if readErr != nil {
@@ -123,8 +146,8 @@ func (s golang) runOne(ctx context.Context, j job, t goTest) (result, error) {
 		if errors.Is(err, errTooLong) {
 			r.why = errTooLong.Error() + "\n" + r.why
 		}
-	case notDrained != nil:
-		r.outcome, r.why = failed, notDrained.Error()+"\n"+string(text)
+	case amiss != nil:
+		r.outcome, r.why = failed, amiss.Error()+"\n"+string(text)
 	case ended == nil:
 		r.outcome, r.why = failed, "the test's process ended well, but does not say that it ran the test\n"+string(text)
 	case string(ended[1]) == "SKIP":

@@ -20,7 +20,7 @@ import (
 
 type flags struct {
 	place
-	trestle, dir string
+	dir          string
 	suites, only string
 	report       string
 	versions     string
@@ -43,6 +43,7 @@ func main() {
 	flag.StringVar(&f.beam, "beam", "", "source folder of Beam's Go module")
 	flag.StringVar(&f.java, "java", "", "folder of jars with Beam's Java SDK and its tests")
 	flag.StringVar(&f.typescript, "typescript", "", "folder with Beam's TypeScript SDK")
+	flag.StringVar(&f.gcs, "gcs", "", "a server of Google Cloud Storage's API, for the Go test that needs one; without, it is not run")
 	flag.StringVar(&f.suites, "suite", "", "the suites to run, or suites with their modes (python-portable-raw); all when empty")
 	flag.StringVar(&f.only, "only", "", "the tests to run: for Python as pytest -k takes them, otherwise an expression on names; all when empty")
 	flag.StringVar(&f.report, "report", "", "file that gets the table of a whole run")
@@ -115,6 +116,9 @@ func (f *flags) run(ctx context.Context) (ok bool, err error) {
 	servers := &servers{trestle: f.trestle, dir: f.dir, flags: append(on.flags, f.disturbances()...), env: f.serverEnv()}
 	ok = true
 	var verdicts []verdict
+	if f.gcs == "" && slices.ContainsFunc(all, func(c chosen) bool { return c.suite.name == "go" }) {
+		fmt.Printf("validates: %s is not run, since -gcs names no server of Google Cloud Storage's API\n", oomTest)
+	}
 	for _, c := range all {
 		v := f.runOne(ctx, servers, c)
 		if ctx.Err() != nil {
@@ -154,7 +158,7 @@ func (f *flags) prepare() (release func() error, err error) {
 	if f.dir == "" {
 		return nil, errors.New("-dir is needed; `make validates` gives it")
 	}
-	for _, path := range []*string{&f.trestle, &f.dir, &f.source, &f.python, &f.golang, &f.beam, &f.java, &f.typescript, &f.flink} {
+	for _, path := range []*string{&f.trestle, &f.dir, &f.source, &f.python, &f.golang, &f.beam, &f.java, &f.typescript, &f.flink, &f.gcs} {
 		if *path == "" {
 			continue
 		}

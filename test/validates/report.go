@@ -134,6 +134,9 @@ func writeReport(path, versions string, verdicts []verdict, servers *servers, at
 			p("- %s, %s: %s", v.title, v.mode.name, v.what)
 		}
 	}
+	p("\nGo's %s has a server of Google Cloud Storage's API beside it, which gets the heap profiles of its workers: processes that",
+		strings.TrimPrefix(oomTest, "primitives."))
+	p("may have %d MiB, and die of it. `make validates-quick` leaves it out.", oomMemory>>10)
 	p("\n## What does not pass yet\n")
 	p("A test with several reasons is counted with each.\n")
 	byClass := map[string]map[string]int{}

@@ -68,6 +68,8 @@ type job struct {
 	only string
 	// timeout is how long one test may take.
 	timeout time.Duration
+	// bucket is for oomTest, and nil when it is not run.
+	bucket *gcsBucket
 }
 
 // label names a suite in a mode; it is fit for a file.
@@ -110,6 +112,8 @@ type place struct {
 	python, golang, java, typescript string
 	// beam is the source folder of Beam's Go module: its tests look for files there.
 	beam string
+	// trestle is the program, gcs a server of Google Cloud Storage's API; without one, oomTest is not run.
+	trestle, gcs string
 }
 
 func (at place) file(elements ...string) string {

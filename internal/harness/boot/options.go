@@ -7,9 +7,14 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
-// option finds a pipeline option by its name: in the portable form (beam:option:NAME:v1), or by the Java property of
-// that name below "options".
+// option finds a pipeline option by its name: among those of the Go SDK, which sends all of its flags in one option; in the
+// portable form (beam:option:NAME:v1); or by the Java property of that name below "options". That is also their precedence in
+// Beam's boot programs (ParseOptionsFromProto, container/tools).
 func option(options *structpb.Struct, name, property string) *structpb.Value {
+	flags := options.GetFields()["beam:option:go_options:v1"].GetStructValue().GetFields()["options"].GetStructValue()
+	if v, ok := flags.GetFields()[name]; ok {
+		return v
+	}
 	if v, ok := options.GetFields()["beam:option:"+name+":v1"]; ok {
 		return v
 	}

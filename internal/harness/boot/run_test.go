@@ -247,7 +247,8 @@ func TestRunKeepsHeapProfile(t *testing.T) {
 			s := newJobServer(t)
 			temp, profile := t.TempDir(), filepath.Join(t.TempDir(), "hProf")
 			if c.temp {
-				options, err := structpb.NewStruct(map[string]any{"beam:option:temp_location:v1": temp})
+				// As the Go SDK's clients send it: its flags together.
+				options, err := structpb.NewStruct(map[string]any{"beam:option:go_options:v1": map[string]any{"options": map[string]any{"temp_location": temp}}})
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -27,6 +27,7 @@ type Tail struct {
 	added int
 	lines []tailLine // the last ones, oldest first
 	errs  []tailLine // the last ones of those that were written as errors
+	crash crash      // the last one of those
 }
 
 type tailLine struct {
@@ -58,12 +59,13 @@ func (t *Tail) add(line string, isError bool) {
 	t.lines = keep(t.lines, tailLines)
 	if isError {
 		t.errs = keep(t.errs, tailErrors)
+		t.crash.add(line, t.added)
 	}
 }
 
 // Lines are the last lines, at most some 50, as they came, oldest first. Which of two streams' lines came first is not
 // sure, and a program that fails often writes why to stderr and then all that it had kept back to stdout: so when the last
-// errors are not among what came last, they are put at the end.
+// errors are not among what came last, they are put at the end; and so is the beginning of a crash with many stacks.
 func (t *Tail) Lines() []string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -72,11 +74,16 @@ func (t *Tail) Lines() []string {
 		lines = slices.DeleteFunc(slices.Clone(lines), func(l tailLine) bool { return l.n >= t.errs[0].n && slices.Contains(t.errs, l) })
 		lines = append(lines[max(0, len(lines)+len(t.errs)-tailLines):], t.errs...)
 	}
-	text := make([]string, len(lines))
+	var crash []string
+	if len(t.crash.lines) > 0 && t.crash.n < lines[max(0, len(lines)-crashShown)].n {
+		crash = t.crash.lines
+		lines = lines[max(0, len(lines)+len(crash)-tailLines):]
+	}
+	text := make([]string, len(lines), len(lines)+len(crash))
 	for i, l := range lines {
 		text[i] = l.text
 	}
-	return text
+	return append(text, crash...)
 }
 
 // lines calls each for every line of r, without its end and without invalid UTF-8, until r ends. Memory is bounded
