@@ -192,6 +192,7 @@ func (v *Views) mapped(side int, expiry, end int64) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	over := v.live.sides[side].over
+	v.live.sides[side].told = untold{}
 	if was, known := over[expiry]; known {
 		over[expiry] = min(was, end)
 	} else if len(over) < maxBatch {

@@ -358,7 +358,13 @@ func (g *gate) ahead(ctx context.Context) error {
 	}
 	w, ok := window.First(g.windowing, g.spec.coders(), reached-g.lateness)
 	if !ok {
-		return nil // only the SDK knows its windows
+		// Only the SDK knows its windows. But one that reads the same window does not end before what may still come.
+		for side, in := range g.spec.Stage.SideInputs {
+			if in.Same {
+				g.views.mapped(side, coder.MinTimestamp, reached-g.lateness)
+			}
+		}
+		return nil
 	}
 	if g.windows[string(w)] == nil {
 		if err := g.ask(ctx, [][]byte{w}); err != nil {
@@ -470,7 +476,7 @@ func (g *gate) tell(now time.Time) error {
 			"transform %s: %d elements were dropped: their windows were over, and what they read of side input %q was no longer kept", g.name(in.Transform), n, in.Tag))
 	}
 	clear(g.gone)
-	return nil
+	return g.tellPiles(now)
 }
 
 func (g *gate) name(transform string) string {

@@ -49,6 +49,7 @@ type liveSide struct {
 	fill  map[string]filled // of the windows of the batch under way
 	packs []sidePack
 	news  int // windows that have become readable since the gates were last asked to look ahead
+	told  untold
 }
 
 // filled is where a window's next values go: to a generation, behind base values of it. Generations begin with base 0 but
@@ -486,6 +487,7 @@ func (l *live) show(side int, w []byte, n int64) error {
 	} else {
 		l.fresh = true
 		s.news++
+		s.told.windows++
 		empty, err := s.machine.Empty(w)
 		if err != nil {
 			return err

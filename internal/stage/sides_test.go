@@ -29,8 +29,9 @@ import (
 // TestSideInputScenarios holds what becomes of elements and side inputs, event by event, against what is written down. All is
 // real but the harness: it says what it is given, and what it can read of the side input.
 //
-//	stage side=OPTIONS main=OPTIONS [map=MS] [multimap] [tasks=N]   a stage; options as package plantest has them, joined by "+";
-//	                                                     map is by how much a window of the side input ends before one that reads it
+//	stage side=OPTIONS main=OPTIONS [map=MS] [same] [multimap] [tasks=N]   a stage; options as package plantest has them, joined by "+";
+//	                                                     map is by how much a window of the side input ends before one that reads it;
+//	                                                     with "same" it is the same, and nobody is asked
 //	side                                                 elements come on the side input: START-END TIMESTAMP VALUE
 //	main [task=N]                                        elements come on the main input: START-END[,START-END] TIMESTAMP VALUE
 //	watermark side|main AT [task=N]                      of the side input: for the first task, then the others
@@ -67,11 +68,12 @@ type sideSetup struct {
 	side, main string // window options
 	lookback   int64
 	multimap   bool
+	same       bool
 	tasks      int
 }
 
 func sideOptions(t *testing.T, d *datadriven.TestData) sideSetup {
-	s := sideSetup{tasks: 1, multimap: d.HasArg("multimap")}
+	s := sideSetup{tasks: 1, multimap: d.HasArg("multimap"), same: d.HasArg("same")}
 	d.ScanArgs(t, "side", &s.side)
 	d.ScanArgs(t, "main", &s.main)
 	d.MaybeScanArgs(t, "map", &s.lookback)
@@ -167,7 +169,7 @@ func (r *sideRig) open(restore []Restore) {
 			r.t.Fatal(err)
 		}
 		spec.Harness = nil
-		if tk.stream.gate, err = newSideGate(spec, run, tk.stream.times.sides, r.setup.lookback); err != nil {
+		if tk.stream.gate, err = newSideGate(spec, run, tk.stream.times.sides, r.setup); err != nil {
 			r.t.Fatal(err)
 		}
 		tk.stream.look = true
@@ -177,16 +179,16 @@ func (r *sideRig) open(restore []Restore) {
 }
 
 // newSideGate is newGate with a mapping of its own instead of an SDK's.
-func newSideGate(s Spec, to admitted, watermarks []int64, lookback int64) (*gate, error) {
+func newSideGate(s Spec, to admitted, watermarks []int64, setup sideSetup) (*gate, error) {
 	stage := *s.Stage
 	asked := stage.SideInputs[0].Mapping != nil
 	stage.SideInputs = []plan.SideInput{stage.SideInputs[0]}
-	stage.SideInputs[0].Mapping = nil
+	stage.SideInputs[0].Mapping, stage.SideInputs[0].Same = nil, setup.same
 	s.Stage = &stage
 	g, err := newGate(s, to, watermarks)
-	if err == nil && asked {
+	if err == nil && asked && !setup.same {
 		g.windowed = true
-		g.mappers[0] = fixedMapping(lookback)
+		g.mappers[0] = fixedMapping(setup.lookback)
 	}
 	return g, err
 }

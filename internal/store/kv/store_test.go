@@ -2,6 +2,7 @@ package kv
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -129,6 +130,24 @@ func TestCheckpointsDoNotGrow(t *testing.T) {
 	}
 	if largest < manifestBytes || largest > manifestBytes+4<<10 {
 		t.Errorf("a manifest had %d bytes, want some more than %d", largest, manifestBytes)
+	}
+}
+
+// How much a range takes on disk is told once it is in files, and of ranges that have some.
+func TestUsage(t *testing.T) {
+	f := newFixture(t)
+	s, o := f.open("used", nil, nil, nil)
+	noise := make([]byte, 1<<20)
+	rand.NewChaCha8([32]byte{}).Read(noise)
+	o.Put([]byte("b"), noise)
+	f.checkpoint(s, o, "written")
+	for _, c := range []struct {
+		lo, hi      string
+		least, most uint64
+	}{{"b", "c", 1 << 20, 2 << 20}, {"c", "d", 0, 0}} {
+		if n, err := s.Usage([]byte(c.lo), []byte(c.hi)); err != nil || n < c.least || n > c.most {
+			t.Errorf("%s to %s: %d bytes, %v", c.lo, c.hi, n, err)
+		}
 	}
 }
 
