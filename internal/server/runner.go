@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
 	"google.golang.org/protobuf/types/known/structpb"
 
@@ -133,6 +134,9 @@ func (r *runner) Start(ctx context.Context, s jobapi.Submission) (engine.Run, er
 	dependencies := map[string][]*pipepb.ArtifactInformation{}
 	for id, env := range s.Pipeline.GetComponents().GetEnvironments() {
 		dependencies[id] = env.GetDependencies()
+	}
+	for _, wish := range plan.Wishes(p) {
+		s.Events.Message(jobpb.JobMessage_JOB_MESSAGE_WARNING, wish)
 	}
 	run, err := chosen.Submit(ctx, engine.Job{
 		ID:           s.ID,

@@ -21,6 +21,9 @@ func Text(w io.Writer, p *plan.Plan) error {
 		where := "runner"
 		if s.Environment != "" {
 			where = "environment " + s.Environment
+			if len(s.Hints) > 0 {
+				where += ", which wishes for " + strings.Join(s.Hints, ", ")
+			}
 		}
 		fmt.Fprintf(b, "stage %d: %s [%s]\n", s.Index, s.Name, where)
 		fmt.Fprintf(b, "  in   %s\n", inputText(s.Input))

@@ -22,11 +22,13 @@ type Stage struct {
 	Index int    `json:"index"`
 	Name  string `json:"name"`
 	// Environment is the environment's id; absent for a stage of the runner's own.
-	Environment string      `json:"environment,omitempty"`
-	Input       Input       `json:"input"`
-	SideInputs  []SideInput `json:"side_inputs"`
-	Transforms  []Transform `json:"transforms"`
-	Outputs     []Output    `json:"outputs"`
+	Environment string `json:"environment,omitempty"`
+	// Hints are the environment's resource hints, as people read them.
+	Hints      []string    `json:"hints,omitempty"`
+	Input      Input       `json:"input"`
+	SideInputs []SideInput `json:"side_inputs"`
+	Transforms []Transform `json:"transforms"`
+	Outputs    []Output    `json:"outputs"`
 }
 
 // Transform is a fused transform.
@@ -124,6 +126,7 @@ type viewer struct {
 func (v viewer) stage(s *plan.Stage) Stage {
 	out := Stage{
 		Index: s.Index, Name: s.Name, Environment: s.Environment,
+		Hints:      plan.Hints(v.p.Pipeline.GetComponents().GetEnvironments()[s.Environment]),
 		SideInputs: []SideInput{}, Transforms: []Transform{}, Outputs: []Output{},
 	}
 	out.Input = Input{

@@ -1,6 +1,6 @@
 // Package plantest writes pipelines as text, for tests. One line is one declaration; "#" starts a comment.
 //
-//	env NAME [cap=URN]… [hint=TEXT]       an environment; "sdk" is there from the start and is the default
+//	env NAME [cap=URN]… [hint=[KIND:]TEXT]…   an environment; "sdk" is there from the start and is the default; KIND is min_ram_bytes, cpu_count, accelerator, …
 //	window NAME [fn=KIND] [merge=needs|done|none] [trigger=T] [coder=C] [lateness=MS] [closing=always] [ontime=always] [mode=accumulating|retracting] [time=earliest|latest] [env=NAME]
 //	                                      KIND is fixed or sliding (of 10 ms, every 5), sessions (10 ms apart), or a URN
 //	coder NAME URN [NAME]…                a coder with components; any may be missing, or it may contain itself

@@ -120,7 +120,14 @@ func (ps *parser) environment(fields []string) error {
 		case "cap":
 			env.Capabilities = append(env.Capabilities, value)
 		case "hint":
-			env.ResourceHints = map[string][]byte{urn.HintMinRAM: []byte(value)}
+			if env.ResourceHints == nil {
+				env.ResourceHints = map[string][]byte{}
+			}
+			name, hint, ok := strings.Cut(value, ":")
+			if !ok {
+				name, hint = "min_ram_bytes", value
+			}
+			env.ResourceHints["beam:resources:"+name+":v1"] = []byte(hint)
 		case "like":
 			env = proto.Clone(ps.c.Environments[value]).(*pipepb.Environment)
 		default:
