@@ -70,7 +70,7 @@ func (p python) run(ctx context.Context, j job) ([]result, error) {
 			options += " --environment_config='" + bootCommand("python") + "'"
 		}
 		if j.mode.name == "streaming" {
-			options += " --streaming"
+			options += " --streaming --max_cache_memory_usage_mb=100" // 0, none, is the SDK's default
 		}
 		argv = append(argv, "--rootdir", filepath.Dir(packages[0]), "-m", "it_validatesrunner", "--test-pipeline-options="+options)
 		argv = append(argv, files...)

@@ -90,12 +90,12 @@ func suites(at place) []suite {
 		{name: "go", title: "Go integration and regression", modes: []mode{{quick: true}}, run: golang{at}.run},
 		{name: "python-portable", title: "Python PortableRunnerTest", run: portable.run, modes: []mode{
 			{name: "default", quick: true},
-			{name: "streaming", what: "`--streaming`", streaming: true},
+			{name: "streaming", what: "`--streaming --max_cache_memory_usage_mb=100`: harnesses keep what they have read", streaming: true},
 			{name: "raw", what: "`pre_optimize=none`: the SDK sends the graph as it was written"},
 		}},
 		{name: "python-marked", title: "Python it_validatesrunner", run: marked.run, modes: []mode{
 			{name: "default"},
-			{name: "streaming", what: "`--streaming`", streaming: true},
+			{name: "streaming", what: "`--streaming --max_cache_memory_usage_mb=100`: harnesses keep what they have read", streaming: true},
 		}},
 		{name: "java", title: "Java ValidatesRunner", run: java{at}.run, modes: []mode{
 			{name: "default", quick: true},

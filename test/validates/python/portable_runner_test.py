@@ -7,6 +7,7 @@ import os
 from apache_beam.options.pipeline_options import DebugOptions
 from apache_beam.options.pipeline_options import PortableOptions
 from apache_beam.options.pipeline_options import StandardOptions
+from apache_beam.options.pipeline_options import WorkerOptions
 from apache_beam.runners.portability import portable_runner_test
 
 
@@ -23,6 +24,8 @@ class TrestleTest(portable_runner_test.PortableRunnerTest):
     mode = os.environ['MODE']
     if mode == 'streaming':
       options.view_as(StandardOptions).streaming = True
+      # What the harness keeps of state and side inputs from bundle to bundle: none, unless it is asked for.
+      options.view_as(WorkerOptions).max_cache_memory_usage_mb = 100
     elif mode == 'raw':
       options.view_as(DebugOptions).add_experiment('pre_optimize=none')
     elif mode != 'default':
