@@ -43,7 +43,8 @@ var bads = []bad{
 	{name: "server-unreachable", environment: inProcess, staging: onNothing, cut: jobServer, says: []string{"jobserver:8099", "taskmanager", "--advertise"}},
 	{name: "store-down", environment: inProcess, store: storeDown,
 		says: []string{"the artifact store (--staging) cannot be used", "s3://trestle/staging", "from host jobserver", "refused"}},
-	{name: "store-read-only", environment: inProcess, store: storeReadOnly,
+	// In a folder of its own, where no job before has left what is to be staged.
+	{name: "store-read-only", environment: inProcess, store: storeReadOnly, server: []string{"--staging", "s3://trestle/staging-read-only"},
 		says: []string{"artifacts/", "s3://trestle/staging", "from host jobserver", "permission denied"}},
 	{name: "store-unreachable", environment: inProcess, cut: storageHost,
 		says: []string{"artifact", "s3://trestle/staging", "from host taskmanager", "no route to host"}},
