@@ -115,6 +115,10 @@ func Open(cfg Config) (*Job, error) {
 	if len(cfg.Plan.TestStreams) > 0 {
 		j.left++
 	}
+	if j.left == 0 {
+		// A pipeline of nothing but an empty composite: nobody is there to say that nothing more will come.
+		close(j.ended)
+	}
 	return j, nil
 }
 
