@@ -106,7 +106,11 @@ func (s golang) command(j job, t goTest) (argv, env []string, err error) {
 }
 
 func (s golang) runOne(ctx context.Context, j job, t goTest) (result, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, j.timeout, errTooLong)
+	timeout := j.timeout
+	if t.String() == oomTest {
+		timeout *= 3 // on Flink its worker dies 28 times: in 4 attempts of each of 7 starts of the task
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errTooLong)
 	defer cancel()
 	log := filepath.Join(j.dir, t.String()+".log")
 	argv, env, err := s.command(j, t)
