@@ -167,8 +167,8 @@ validates-quick: validates_flags = -quick
 validates-flink: validates_flags = -suite '$(or $(SUITE),typescript$(comma)go$(comma)python-portable-default$(comma)python-marked-default)' -only '$(ONLY)' \
   -flink $(dir $(call flink,$(FLINK)))
 validates-flink: $(adapters) $(call flink,$(FLINK))
-validates: validates_flags += -gcs $(gcsserver)
-validates: $(suites_go_symbols) $(gcsserver)
+validates validates-flink: validates_flags += -gcs $(gcsserver)
+validates validates-flink: $(suites_go_symbols) $(gcsserver)
 validates validates-quick validates-flink: build $(suites)
 	@go build -o build/validates/driver ./test/validates
 	@build/validates/driver $(validates_flags) -trestle bin/trestle -source test/validates -dir build/validates/run \
