@@ -42,9 +42,9 @@ type bundles struct {
 	back      []byte        // input that is held back: of a bundle that is not open yet, or the last of one that is
 	input     *shuffle.Pages
 	tries     tries
-	residuals []residual // work that the harness gave back
-	later     *later     // the same in a stage of a streaming plan that can have it; nil in others
-	commits   bool       // bundles are finalized when a snapshot that has their effects is safe
+	residuals *shelf // work that the harness gave back, in a stage of a bounded plan that can have it; nil in others
+	later     *later // the same of a streaming plan
+	commits   bool   // bundles are finalized when a snapshot that has their effects is safe
 	unsafe    []finalization
 	kept      *kept    // of a stage with state; nil otherwise
 	due       [][]byte // timers that the bundle under way is to fire, by family
@@ -52,12 +52,6 @@ type bundles struct {
 
 	asking  sync.Mutex
 	offered *offered // the bundle that others may ask, if any
-}
-
-// residual is a part of an element that a bundle did not do.
-type residual struct {
-	record []byte
-	due    time.Time // not to be processed before
 }
 
 func newBundles(s Spec, o *outlets) (_ *bundles, err error) {
@@ -77,10 +71,14 @@ func newBundles(s Spec, o *outlets) (_ *bundles, err error) {
 		}
 	}
 	b.commits = s.Plan.Streaming && len(s.Plan.TestStreams) == 0 // which is played once, and never restored
-	if s.Stage.Input.Splittable && s.Plan.Streaming {
-		if b.later, err = newLater(s); err != nil {
-			return nil, err
-		}
+	switch {
+	case s.Stage.Input.Splittable && s.Plan.Streaming:
+		b.later, err = newLater(s)
+	case s.Stage.Input.Splittable:
+		b.residuals, err = newShelf(s)
+	}
+	if err != nil {
+		return nil, err
 	}
 	return b, nil
 }
@@ -304,28 +302,33 @@ func (b *bundles) takeResidual(r *fnpb.DelayedBundleApplication) error {
 	if len(a.GetElement()) == 0 {
 		return fmt.Errorf("the SDK gave back a part of an element of %s that is empty", a.GetTransformId())
 	}
-	b.residuals = append(b.residuals, residual{
-		record: a.GetElement(),
-		due:    time.Now().Add(r.GetRequestedTimeDelay().AsDuration()),
-	})
-	return nil
+	return b.takeRest(a.GetElement(), dueIn(time.Now(), r.GetRequestedTimeDelay()))
+}
+
+// takeRest keeps what is to be processed from a time on, which may be long past; nothing holds the watermark of a bounded plan.
+func (b *bundles) takeRest(record []byte, due int64) error {
+	return b.residuals.put(&b.residuals.rests, putOff{record: record, due: due, hold: coder.MaxTimestamp})
 }
 
 func (b *bundles) finish(ctx context.Context) error {
 	for {
-		if err := b.cut(ctx); err != nil {
+		if err := b.cut(ctx); err != nil || b.residuals == nil {
 			return err
 		}
-		if len(b.residuals) == 0 {
-			return nil
+		at, err := b.residuals.first(&b.residuals.rests)
+		if err != nil || b.residuals.rests.from == nil {
+			return err
 		}
-		due := b.residuals
-		b.residuals = nil
-		for _, r := range due {
-			if err := waitUntil(ctx, r.due); err != nil {
-				return err
-			}
-			if err := b.process(ctx, r.record); err != nil {
+		if err := waitUntil(ctx, time.Unix(0, at)); err != nil {
+			return err
+		}
+		// What is due later does not keep back what is done now.
+		due, err := b.residuals.take(&b.residuals.rests, max(at, nanos(time.Now())), mostResumed, resumeBytes)
+		if err != nil {
+			return err
+		}
+		for _, p := range due {
+			if err := b.add(ctx, p.record); err != nil {
 				return err
 			}
 		}
@@ -368,7 +371,14 @@ func (b *bundles) abandon() error {
 		b.open = nil
 		b.lost()
 	}
-	return b.forget()
+	err := b.forget()
+	if b.later != nil {
+		err = errors.Join(err, b.later.close())
+	}
+	if b.residuals != nil {
+		err = errors.Join(err, b.residuals.close())
+	}
+	return err
 }
 
 func (b *bundles) keep(values *shuffle.Pages) []byte { return b.state.keep(values) }

@@ -3,16 +3,16 @@ package stage
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"path/filepath"
-	"slices"
+	"math"
 	"time"
 
 	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
 	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"trestle/internal/beam/coder"
 	"trestle/internal/beam/metric"
@@ -67,88 +67,159 @@ func (t *task) putOut(ctx context.Context, b *bundles) bool {
 // later is what a splittable DoFn of a streaming plan has put off: parts of elements, to be processed when processing time
 // has come to a point. There is at most one for each restriction.
 type later struct {
-	endless bool // the DoFn is an unbounded one
-	now     time.Time
-	fresh   []putOff // given back since the last Clock, with which their delays begin
-	waiting []putOff
-	split   []putOff // given back by the bundle under way, on request; guarded by bundles.asking
-	running []putOff // what the bundle under way resumes; guarded by bundles.asking
+	*shelf
+	endless bool             // the DoFn is an unbounded one
+	clock   func() time.Time // Spec.Now
+	now     time.Time        // by Clock; guarded by bundles.asking, but for the task's own reading
+	split   []putOff         // given back by the bundle under way, on request; guarded by bundles.asking
+	running resumed          // guarded by bundles.asking
+	most    int              // how many parts the next bundle resumes at the most
 	// draining says that the job is being drained: only what has been truncated is processed any more.
 	draining bool
 	warned   bool // of a watermark that went back
 }
 
-// putOff is a part of an element.
-type putOff struct {
-	record []byte
-	delay  time.Duration // of what is fresh
-	due    time.Time     // of what waits
+// resumed is what the bundle under way resumes.
+type resumed struct {
+	parts map[string]held // by their records
+	count int
+	hold  int64 // the least of all
+}
+
+// held is what is known of a part of an element.
+type held struct {
 	// hold is a lower bound of the timestamps that it puts out; coder.MinTimestamp when the SDK did not say.
 	hold int64
 	// unbounded tells that it may never come to an end by itself: a drain drops it, unless the SDK truncates it.
 	unbounded bool
-	// truncated tells that a drain has made it as short as it is going to be.
-	truncated bool
 }
+
+// putOff is a part of an element.
+type putOff struct {
+	record    []byte
+	due       int64 // in nanoseconds, as nanos has it
+	hold      int64 // as in held
+	unbounded bool  // as in held
+	whole     bool  // the bundle did not come to it
+}
+
+const (
+	// resumeBytes is about how much of what is due is resumed in a bundle, and truncated in one. It is in memory until the bundle has
+	// ended.
+	resumeBytes = 1 << 20
+	// leastResumed and mostResumed bound how many parts that is. What an SDK does not come to before it is asked to put off what is
+	// left is put off as it was: that is not to be most of what there is, each time.
+	leastResumed, mostResumed = 16, 16 << 10
+)
 
 // newLater is for a stage with a splittable DoFn at its mouth.
 func newLater(s Spec) (*later, error) {
-	l := &later{}
+	l := &later{clock: s.Now, most: mostResumed}
 	c := s.Plan.Pipeline.GetComponents()
 	for _, pc := range c.GetTransforms()[s.Stage.Transforms[0]].GetOutputs() {
 		l.endless = l.endless || c.GetPcollections()[pc].GetIsBounded() == pipepb.IsBounded_UNBOUNDED
 	}
-	return l, l.restore(s)
+	var err error
+	l.shelf, err = newShelf(s)
+	return l, err
 }
 
-// part reads what an SDK has given back (DelayedBundleApplication in beam_fn_api.proto).
+// time is what time it is: by Clock, which may have been told before a bundle began that has taken long, or later.
+func (l *later) time() time.Time {
+	if l.clock == nil {
+		return l.now
+	}
+	if at := l.clock(); at.After(l.now) {
+		return at
+	}
+	return l.now
+}
+
+// nanos is a time in nanoseconds since the epoch. What an int64 does not hold, before 1677 or after 2262, is the first or the last
+// of what it does: whatever is due then is due when a clock can say no more.
+func nanos(t time.Time) int64 {
+	switch s := t.Unix(); {
+	case s < math.MinInt64/int64(time.Second):
+		return math.MinInt64
+	case s >= math.MaxInt64/int64(time.Second):
+		return math.MaxInt64
+	}
+	return t.UnixNano()
+}
+
+// dueIn is when something is due that an SDK wants to wait from a time on. Of what protobuf does not allow (more than 10 000 years,
+// seconds and nanoseconds of different signs) it is the sum that counts, as far as there is one; a negative delay is none.
+func dueIn(now time.Time, delay *durationpb.Duration) int64 {
+	at, d := nanos(now), max(int64(delay.AsDuration()), 0)
+	if at > math.MaxInt64-d {
+		return math.MaxInt64
+	}
+	return at + d
+}
+
+// outputHold is the least of the watermarks that an SDK says the outputs of a part to have.
+func outputHold(a *fnpb.BundleApplication) int64 {
+	if len(a.GetOutputWatermarks()) == 0 {
+		return coder.MinTimestamp
+	}
+	hold := coder.MaxTimestamp
+	for _, w := range a.GetOutputWatermarks() {
+		hold = min(hold, millis(w))
+	}
+	return hold
+}
+
+// millis is a timestamp in milliseconds, in Beam's bounds.
+func millis(t *timestamppb.Timestamp) int64 {
+	const last = coder.MaxTimestamp / 1000
+	part := int64(t.GetNanos()) / int64(time.Millisecond)
+	if int64(t.GetNanos())%int64(time.Millisecond) < 0 {
+		part-- // it is a lower bound
+	}
+	return min(max(min(max(t.GetSeconds(), -last-1), last+1)*1000+part, coder.MinTimestamp), coder.MaxTimestamp)
+}
+
+// part reads what an SDK has given back just now (DelayedBundleApplication in beam_fn_api.proto): the delay that it wants begins now.
 func (l *later) part(r *fnpb.DelayedBundleApplication) putOff {
 	a := r.GetApplication()
 	p := putOff{
 		record:    bytes.Clone(a.GetElement()),
-		delay:     r.GetRequestedTimeDelay().AsDuration(),
-		hold:      coder.MaxTimestamp,
+		due:       dueIn(l.time(), r.GetRequestedTimeDelay()),
+		hold:      outputHold(a),
 		unbounded: a.GetIsBounded() == pipepb.IsBounded_UNBOUNDED,
 	}
 	if a.GetIsBounded() == pipepb.IsBounded_UNSPECIFIED {
 		p.unbounded = l.endless // the Go SDK does not say
 	}
-	for _, w := range a.GetOutputWatermarks() {
-		p.hold = min(p.hold, w.GetSeconds()*1000+int64(w.GetNanos())/int64(time.Millisecond))
-	}
-	if len(a.GetOutputWatermarks()) == 0 {
-		p.hold = coder.MinTimestamp
-	}
-	p.hold = max(p.hold, coder.MinTimestamp)
 	return p
 }
 
-// putOff keeps parts of elements for later.
-func (b *bundles) putOff(parts ...putOff) { b.later.fresh = append(b.later.fresh, parts...) }
+// line is where what is put off now belongs: whatever bundle ends while the job is drained had truncated restrictions, and so are their
+// parts.
+func (l *later) line() *line {
+	if l.draining {
+		return &l.drained
+	}
+	return &l.rests
+}
 
-// resume processes what is due.
+// resume processes what is due, in one bundle: what does not go into it is due all the same, and wakes the task at once.
 func (b *bundles) resume(ctx context.Context, t times) error {
 	l := b.later
+	b.asking.Lock()
 	l.now = t.now
+	b.asking.Unlock()
 	if t.draining {
 		if err := b.drain(ctx); err != nil {
 			return err
 		}
 	}
-	l.dated()
-	var due, rest []putOff
-	for _, p := range l.waiting {
-		if p.due.After(l.now) {
-			rest = append(rest, p)
-		} else {
-			due = append(due, p)
-		}
-	}
-	if len(due) == 0 {
-		return nil
+	due, err := l.take(l.line(), nanos(l.time()), l.most, resumeBytes)
+	if err != nil || len(due) == 0 {
+		return err
 	}
 	b.asking.Lock()
-	l.running = due
+	l.running = resumedOf(due)
 	b.asking.Unlock()
 	// What is under way holds the watermark.
 	for _, p := range due {
@@ -157,42 +228,40 @@ func (b *bundles) resume(ctx context.Context, t times) error {
 			return err
 		}
 	}
-	l.waiting = rest
 	return b.cut(ctx)
 }
 
-// dated gives what is fresh the time at which it is due.
-func (l *later) dated() {
-	for _, p := range l.fresh {
-		p.due = l.now.Add(p.delay)
-		l.waiting = append(l.waiting, p)
+func resumedOf(parts []putOff) resumed {
+	r := resumed{parts: make(map[string]held, len(parts)), count: len(parts), hold: coder.MaxTimestamp}
+	for _, p := range parts {
+		h := held{p.hold, p.unbounded}
+		if same, ok := r.parts[string(p.record)]; ok { // two restrictions that are the same
+			h = held{min(h.hold, same.hold), h.unbounded || same.unbounded}
+		}
+		r.parts[string(p.record)] = h
+		r.hold = min(r.hold, p.hold)
 	}
-	l.fresh = nil
+	return r
 }
 
 // hold is the earliest timestamp of what may come out of what is put off.
-func (l *later) hold() int64 {
-	hold := coder.MaxTimestamp
-	for _, parts := range [][]putOff{l.fresh, l.waiting} {
-		for _, p := range parts {
-			hold = min(hold, p.hold)
-		}
-	}
-	return hold
+func (l *later) hold() (int64, error) {
+	hold, err := l.first(&l.holds)
+	return min(hold, coder.MaxTimestamp), err
 }
 
 // wake is when the next part is due; zero when none is put off.
-func (l *later) wake() time.Time {
-	if len(l.fresh) > 0 {
-		return l.now
-	}
-	var wake time.Time
-	for _, p := range l.waiting {
-		if wake.IsZero() || p.due.Before(wake) {
-			wake = p.due
+func (l *later) wake() (wake time.Time, err error) {
+	for _, line := range []*line{&l.rests, &l.drained} {
+		at, err := l.first(line)
+		if err != nil {
+			return wake, err
+		}
+		if due := time.Unix(0, at); line.from != nil && (wake.IsZero() || due.Before(wake)) {
+			wake = due
 		}
 	}
-	return wake
+	return wake, nil
 }
 
 // checkpoint splits the bundle on offer so that nothing is left to it.
@@ -209,12 +278,11 @@ func (b *bundles) checkpoint(ctx context.Context) error {
 // untouched is an element that a bundle gives back as it got it: what it was known to hold, it still does. The caller holds
 // asking.
 func (l *later) untouched(record []byte) putOff {
-	for _, p := range l.running {
-		if bytes.Equal(p.record, record) {
-			return putOff{record: p.record, hold: p.hold, unbounded: p.unbounded}
-		}
+	p := putOff{record: bytes.Clone(record), due: nanos(l.time()), hold: coder.MinTimestamp, unbounded: l.endless, whole: true}
+	if was, ok := l.running.parts[string(record)]; ok {
+		p.hold, p.unbounded = was.hold, was.unbounded
 	}
-	return putOff{record: bytes.Clone(record), hold: coder.MinTimestamp, unbounded: l.endless}
+	return p
 }
 
 // takeBack keeps what the bundle that has ended gave back. What it did not come to is first next time: otherwise a
@@ -223,9 +291,15 @@ func (l *later) untouched(record []byte) putOff {
 func (b *bundles) takeBack(roots []*fnpb.DelayedBundleApplication) error {
 	b.asking.Lock()
 	defer b.asking.Unlock()
+	l := b.later
 	b.wentBack(roots)
-	b.putOff(b.later.split...)
-	b.later.split, b.later.running = nil, nil
+	l.fit()
+	for _, p := range l.split {
+		if err := l.put(l.line(), p); err != nil {
+			return err
+		}
+	}
+	l.split, l.running = nil, resumed{}
 	for _, r := range roots {
 		if !b.spec.Stage.Input.Splittable {
 			return fmt.Errorf("the SDK gave back a part of an element of %s, which is no splittable DoFn", r.GetApplication().GetTransformId())
@@ -233,28 +307,43 @@ func (b *bundles) takeBack(roots []*fnpb.DelayedBundleApplication) error {
 		if len(r.GetApplication().GetElement()) == 0 {
 			return errors.New("the SDK gave back a part of an element that is empty")
 		}
-		b.putOff(b.later.part(r))
+		if err := l.put(l.line(), l.part(r)); err != nil {
+			return err
+		}
 	}
-	for i := range b.later.fresh {
-		// Whatever bundle ends while the job is drained had truncated restrictions, and so are their parts.
-		b.later.fresh[i].truncated = b.later.fresh[i].truncated || b.later.draining
+	if !l.opened() {
+		return nil
 	}
-	return nil
+	return l.over.Commit()
+}
+
+// fit has the next bundle resume about as many parts as this one has come to, and more where that was all.
+func (l *later) fit() {
+	left := 0
+	for _, p := range l.split {
+		if p.whole {
+			left++
+		}
+	}
+	switch n := l.running.count; {
+	case n == 0: // it was of new elements
+	case left > 0:
+		l.most = max(min(2*(n-left), n), leastResumed)
+	case n >= l.most:
+		l.most = min(2*l.most, mostResumed)
+	}
 }
 
 // wentBack tells the job, once, of a watermark estimator that goes back: no part of what the bundle has resumed was where a part
 // of it says to be now. The output watermark stays where it is, and what comes before it is late.
 func (b *bundles) wentBack(roots []*fnpb.DelayedBundleApplication) {
 	l := b.later
-	if l.warned || len(l.running) == 0 {
+	if l.warned || l.running.count == 0 {
 		return
 	}
-	was := coder.MaxTimestamp
-	for _, p := range l.running {
-		was = min(was, p.hold)
-	}
+	was := l.running.hold
 	for _, r := range roots {
-		if now := l.part(r).hold; now < was && now > coder.MinTimestamp { // which stands for an SDK that says nothing
+		if now := outputHold(r.GetApplication()); now < was && now > coder.MinTimestamp { // which stands for an SDK that says nothing
 			l.warned = true
 			name := b.spec.Plan.Pipeline.GetComponents().GetTransforms()[b.spec.Stage.Transforms[0]].GetUniqueName()
 			b.spec.Out.Message(jobpb.JobMessage_JOB_MESSAGE_WARNING, fmt.Sprintf(
@@ -263,69 +352,6 @@ func (b *bundles) wentBack(roots []*fnpb.DelayedBundleApplication) {
 			return
 		}
 	}
-}
-
-// laterName is the file of a snapshot with what is put off.
-const laterName = "later"
-
-// snapshot writes what is put off.
-func (l *later) snapshot(directory string) error {
-	if len(l.fresh)+len(l.waiting) == 0 {
-		return nil
-	}
-	return writeRecordFile(filepath.Join(directory, laterName), func(add func([]byte) error) error {
-		for _, parts := range [][]putOff{l.fresh, l.waiting} {
-			for _, p := range parts {
-				if p.due.IsZero() {
-					p.due = l.now.Add(p.delay)
-				}
-				b := binary.AppendVarint(nil, p.due.UnixNano())
-				b = binary.AppendVarint(b, p.hold)
-				b = append(b, boolByte(p.unbounded)|boolByte(p.truncated)<<1)
-				if err := add(append(b, p.record...)); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
-	})
-}
-
-// restore reads what snapshots have: what tasks of another number put off is dealt out in turn, so that all get some.
-func (l *later) restore(s Spec) error {
-	n := 0
-	for _, r := range s.Restore {
-		err := readRecordFile(filepath.Join(r.Directory, laterName), func(b []byte) error {
-			n++
-			if !s.same() && (n-1)%s.Parallelism != s.Index {
-				return nil
-			}
-			return l.take(b)
-		})
-		if err != nil {
-			return fmt.Errorf("%s: %w", r.Directory, err)
-		}
-	}
-	return nil
-}
-
-// drained tells whether what was restored is of a job that was being drained already. A drain is not taken back, and the engine
-// tells of it again only when the first of this may have been processed, whose parts are not to be truncated once more.
-func (l *later) drained() bool {
-	return slices.ContainsFunc(l.waiting, func(p putOff) bool { return p.truncated })
-}
-
-// take reads a part of an element.
-func (l *later) take(b []byte) error {
-	due, n := binary.Varint(b)
-	hold, m := binary.Varint(b[max(n, 0):])
-	if n <= 0 || m <= 0 || len(b) < n+m+1 || b[n+m] > 3 {
-		return fmt.Errorf("a part of an element: %w", errSnapshotFormat)
-	}
-	l.waiting = append(l.waiting, putOff{
-		record: b[n+m+1:], due: time.Unix(0, due), hold: hold, unbounded: b[n+m]&1 != 0, truncated: b[n+m]&2 != 0,
-	})
-	return nil
 }
 
 func boolByte(b bool) byte {

@@ -174,8 +174,10 @@ func (t *task) forget(ctx context.Context) error {
 	if s.gate == nil || s.main == coder.MaxTimestamp {
 		return nil // at the end of all, windows are over when their last timers have fired
 	}
-	if b := t.puttingOff(); b != nil && len(b.later.fresh)+len(b.later.waiting) > 0 {
-		return nil
+	if b := t.puttingOff(); b != nil {
+		if some, err := b.later.some(); some || err != nil {
+			return err
+		}
 	}
 	if err := s.gate.ahead(ctx); err != nil {
 		return err

@@ -1,6 +1,7 @@
 package stage
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -8,12 +9,14 @@ import (
 
 // snapshotVersion is the format of all that a task writes into a snapshot: which files there are, the keys and values of its
 // store (docs/formats/state.md), the states of groupings (docs/formats/grouping.md).
-const snapshotVersion = 6
+const snapshotVersion = 7
 
 // formatName is the file of a snapshot with its format.
 const formatName = "format"
 
 const formatLine = "trestle task %d\n"
+
+var errSnapshotFormat = errors.New("a snapshot cannot be read")
 
 // writeFormat says in which format a snapshot is.
 func writeFormat(directory string) error {

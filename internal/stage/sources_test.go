@@ -39,16 +39,25 @@ pardo next(out) > end env=other
 }
 
 // part is a restriction of sourceFn: how many pieces are left of it, how long it rests after each, where its watermark is and how
-// far each piece brings that; and whether it is one that may never end, or one that goes on until it is asked to stop.
+// far each piece brings that; and whether it is one that may never end, or one that goes on until it is asked to stop. A piece may take
+// time, and the delay may be one of any seconds and nanoseconds.
 type part struct {
 	name               string
 	left               int
 	delay, mark, step  int64
+	takes              int64
+	rests              *durationpb.Duration // in place of delay
 	endless, unstopped bool
 }
 
 func (p part) text() string {
 	b := fmt.Sprintf("%d/%d/%d/%d", p.left, p.delay, p.mark, p.step)
+	if p.takes != 0 {
+		b += fmt.Sprintf("/takes:%d", p.takes)
+	}
+	if p.rests != nil {
+		b += fmt.Sprintf("/rests:%d:%d", p.rests.Seconds, p.rests.Nanos)
+	}
 	if p.endless {
 		b += "/endless"
 	}
@@ -60,8 +69,24 @@ func (p part) text() string {
 
 func parsePart(name, text string) (part, error) {
 	p := part{name: name, endless: strings.Contains(text, "/endless"), unstopped: strings.Contains(text, "/unstopped")}
-	_, err := fmt.Sscanf(text, "%d/%d/%d/%d", &p.left, &p.delay, &p.mark, &p.step)
-	return p, err
+	if _, err := fmt.Sscanf(text, "%d/%d/%d/%d", &p.left, &p.delay, &p.mark, &p.step); err != nil {
+		return p, err
+	}
+	for _, option := range strings.Split(text, "/")[4:] {
+		var err error
+		what, value, _ := strings.Cut(option, ":")
+		switch what {
+		case "takes":
+			_, err = fmt.Sscan(value, &p.takes)
+		case "rests":
+			p.rests = &durationpb.Duration{}
+			_, err = fmt.Sscanf(value, "%d:%d", &p.rests.Seconds, &p.rests.Nanos)
+		}
+		if err != nil {
+			return p, fmt.Errorf("%s: %w", option, err)
+		}
+	}
+	return p, nil
 }
 
 // record is the part as an element of the process step.
@@ -76,12 +101,16 @@ func (p part) residual(delay int64) *fnpb.DelayedBundleApplication {
 	if p.endless {
 		bounded = pipepb.IsBounded_UNBOUNDED
 	}
+	rests := p.rests
+	if rests == nil {
+		rests = durationpb.New(time.Duration(delay) * time.Millisecond)
+	}
 	return &fnpb.DelayedBundleApplication{
 		Application: &fnpb.BundleApplication{
 			TransformId: "work", InputId: "i0", Element: p.record(), IsBounded: bounded,
 			OutputWatermarks: map[string]*timestamppb.Timestamp{"o0": timestamppb.New(time.UnixMilli(p.mark))},
 		},
-		RequestedTimeDelay: durationpb.New(time.Duration(delay) * time.Millisecond),
+		RequestedTimeDelay: rests,
 	}
 }
 
@@ -96,9 +125,19 @@ type sourceFn struct {
 	rig *scriptRig
 	// waits is sent to when a part is under way that has to be asked to stop.
 	waits chan struct{}
+	done  []donePiece // guarded by rig.mu
+}
+
+// donePiece is a piece of a restriction that a bundle has done, and when that began and ended.
+type donePiece struct {
+	name         string
+	left         int
+	began, ended int64
 }
 
 func (f *sourceFn) script(b *sdk.Bundle) error {
+	began := f.rig.time().UnixMilli()
+	var pieces []donePiece
 	truncating := b.Descriptor.GetTransforms()["work"].GetSpec().GetUrn() == urn.SDFTruncateRestriction
 	var did []string
 	err := b.Each(func(e sdk.Element) error {
@@ -112,9 +151,11 @@ func (f *sourceFn) script(b *sdk.Bundle) error {
 		}
 		did = append(did, fmt.Sprintf("%s %d", p.name, p.left))
 		if truncating {
-			p.left, p.delay, p.unstopped = 1, 0, false
+			p.left, p.delay, p.rests, p.unstopped = 1, 0, nil, false
 			return b.Write("work-truncated", p.record())
 		}
+		f.rig.takes(time.Duration(p.takes) * time.Millisecond)
+		pieces = append(pieces, donePiece{name: p.name, left: p.left, began: began})
 		rest := p.did()
 		switch {
 		case p.unstopped:
@@ -132,6 +173,13 @@ func (f *sourceFn) script(b *sdk.Bundle) error {
 		what = "truncate"
 	}
 	f.rig.say("%s: %s", what, strings.Join(did, ", "))
+	ended := f.rig.time().UnixMilli()
+	f.rig.mu.Lock()
+	defer f.rig.mu.Unlock()
+	for _, p := range pieces {
+		p.ended = ended
+		f.done = append(f.done, p)
+	}
 	return nil
 }
 
@@ -189,7 +237,7 @@ func (r *scriptRig) checkpoint(f *sourceFn, records []byte) {
 // TestSourceScenarios holds how a splittable DoFn's restrictions are scheduled against what is written down.
 //
 //	stage [plain] [tasks=N]     a stage; plain: its SDK truncates nothing
-//	elements                    restrictions come to the first task: NAME LEFT/DELAY/WATERMARK/STEP[/endless][/unstopped] (see part)
+//	elements                    restrictions come to the first task: NAME LEFT/DELAY/WATERMARK/STEP[/takes:MILLIS][/rests:SECONDS:NANOS][/endless][/unstopped] (see part)
 //	checkpoint                  the same, and the runner asks for the rest of what is under way
 //	watermark AT, clock AT, flush, drain, restore [tasks=N]
 func TestSourceScenarios(t *testing.T) {
@@ -237,7 +285,8 @@ func TestSourceScenarios(t *testing.T) {
 }
 
 // TestSourcesAreAsTheReference: whatever restrictions come when, over restarts and other numbers of tasks, each piece is done
-// once, when it is due and not before; the output watermark is where they let it be; no more is put off than there are
+// once, when it is due and not before, which is its delay after the end of the bundle that did the one before, however long that
+// took; the output watermark is where they let it be; no more is put off than there are
 // restrictions; and a drain truncates each that is left once.
 func TestSourcesAreAsTheReference(t *testing.T) {
 	fn := &sourceFn{}
@@ -247,7 +296,8 @@ func TestSourcesAreAsTheReference(t *testing.T) {
 		defer r.close()
 		fn.rig = r
 		r.clock(0)
-		clock, input, serial := int64(0), coder.MinTimestamp, 0
+		input, serial := coder.MinTimestamp, 0
+		clock := func() int64 { return r.time().UnixMilli() } // which moves while bundles run
 		type waiting struct {
 			part
 			due int64
@@ -258,38 +308,32 @@ func TestSourcesAreAsTheReference(t *testing.T) {
 			for range 100 {
 				again := false
 				for _, out := range r.outs {
-					again = again || !out.wake.IsZero() && !out.wake.After(time.UnixMilli(clock))
+					again = again || !out.wake.IsZero() && !out.wake.After(r.time())
 				}
 				if !again {
 					break
 				}
-				r.clock(clock)
+				r.clock(clock())
 				r.flush()
 			}
-			var got, want []string
-			for _, line := range r.said() {
-				_, line = cutTask(line)
-				if did, ok := strings.CutPrefix(line, "bundle: "); ok {
-					got = append(got, strings.Split(did, ", ")...)
+			r.mu.Lock()
+			done := fn.done
+			fn.done = nil
+			r.mu.Unlock()
+			for _, d := range done {
+				i := slices.IndexFunc(waits, func(w waiting) bool { return w.name == d.name })
+				if i < 0 || waits[i].left != d.left || waits[i].due > d.began {
+					rt.Fatalf("after %s: %v is done; the reference has %v", what, d, waits)
 				}
-			}
-			// Everything that is due is done, piece by piece.
-			for i := 0; i < len(waits); {
 				w := &waits[i]
-				if w.due > clock {
-					i++
-					continue
-				}
-				want = append(want, fmt.Sprintf("%s %d", w.name, w.left))
-				w.part, w.due = w.did(), clock+w.delay
-				if w.left == 0 {
+				if w.part, w.due = w.did(), d.ended+w.delay; w.left == 0 {
 					waits = slices.Delete(waits, i, i+1)
 				}
 			}
-			slices.Sort(got)
-			slices.Sort(want)
-			if !slices.Equal(got, want) {
-				rt.Fatalf("after %s: done %v, the reference has %v", what, got, want)
+			for _, w := range waits {
+				if w.due <= clock() {
+					rt.Fatalf("after %s: at %d, %v is not done, which was due at %d", what, clock(), w.part, w.due)
+				}
 			}
 			most := input
 			for _, w := range waits {
@@ -310,14 +354,14 @@ func TestSourcesAreAsTheReference(t *testing.T) {
 				p := part{
 					name: fmt.Sprint("p", serial), left: rapid.IntRange(1, 4).Draw(rt, "left"), delay: rapid.Int64Range(0, 30).Draw(rt, "delay"),
 					mark: max(input, 0) + rapid.Int64Range(0, 10).Draw(rt, "mark"), step: rapid.Int64Range(0, 10).Draw(rt, "step"),
+					takes: rapid.Int64Range(0, 20).Draw(rt, "takes"),
 				}
 				task := rapid.IntRange(0, len(r.tasks)-1).Draw(rt, "task")
 				r.check(r.tasks[task].Process(context.Background(), stage.Delivery{}, p.record()))
-				waits = append(waits, waiting{p, clock})
+				waits = append(waits, waiting{p, 0})
 				settle("a restriction")
 			case "clock":
-				clock += rapid.Int64Range(0, 40).Draw(rt, "clock")
-				r.clock(clock)
+				r.clock(clock() + rapid.Int64Range(0, 40).Draw(rt, "clock"))
 				settle("the clock")
 			case "watermark":
 				input = max(input, 0) + rapid.Int64Range(0, 10).Draw(rt, "watermark")
@@ -332,7 +376,7 @@ func TestSourcesAreAsTheReference(t *testing.T) {
 		r.watermark(input)
 		settle("the end of input")
 		for i := range waits {
-			waits[i].left, waits[i].delay, waits[i].due, waits[i].step = 1, 0, clock, coder.MaxTimestamp-waits[i].mark
+			waits[i].left, waits[i].delay, waits[i].due, waits[i].step = 1, 0, 0, coder.MaxTimestamp-waits[i].mark
 		}
 		r.drain()
 		settle("a drain")

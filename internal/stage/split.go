@@ -239,7 +239,9 @@ func (b *bundles) keepGiven(given [][]byte, roots []*fnpb.DelayedBundleApplicati
 				return err
 			}
 		case b.later == nil:
-			b.residuals = append(b.residuals, residual{record: record})
+			if err := b.takeRest(record, 0); err != nil {
+				return err
+			}
 		case at >= 0:
 			b.later.split = append(b.later.split, b.later.part(roots[at]))
 		default:

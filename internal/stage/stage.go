@@ -57,7 +57,11 @@ type Spec struct {
 	// Ahead is how far processing time is ahead of the world's, by which SDKs go that set timers: a TestStream's is. Nil
 	// stands for not at all.
 	Ahead func() time.Duration
-	Log   *slog.Logger
+	// Now is what time it is, by the clock of which the engine tells tasks of streaming plans (StreamingTask.Clock): it is from when a
+	// part of an element has been given back that the delay counts which its SDK wants, however long the bundle took. It may be called
+	// from any goroutine. Nil stands for a clock that stands still between two calls of Clock.
+	Now func() time.Time
+	Log *slog.Logger
 
 	wanted context.Context // the task's own; nil of what several tasks share
 }
@@ -131,10 +135,10 @@ func Open(s Spec) (Task, error) {
 		return nil, t.errorf("open", err)
 	}
 	if t.intake, err = newIntake(s, t.runner); err != nil {
-		return nil, t.errorf("open", err)
+		return nil, t.errorf("open", errors.Join(err, t.runner.abandon()))
 	}
 	if err := t.newGate(); err != nil {
-		return nil, t.errorf("open", errors.Join(err, t.intake.close()))
+		return nil, t.errorf("open", errors.Join(err, t.intake.close(), t.runner.abandon()))
 	}
 	if t.stream != nil {
 		if t.stream.stable, err = newStable(s); err != nil {
@@ -142,7 +146,11 @@ func Open(s Spec) (Task, error) {
 		}
 	}
 	if b := t.puttingOff(); b != nil {
-		t.stream.times.draining = b.later.drained()
+		// A drain is not taken back, and the engine tells of it again only when the first of what was restored may have been processed,
+		// whose parts are not to be truncated once more.
+		if t.stream.times.draining, err = b.later.any(&b.later.drained); err != nil {
+			return nil, t.errorf("open", errors.Join(err, t.Close()))
+		}
 	}
 	if p, ok := t.intake.(*panes); ok && t.stream != nil {
 		p.output, p.gate = &t.stream.told, t.stream.gate

@@ -331,8 +331,16 @@ func (t *task) tell(ctx context.Context) error {
 		}
 	}
 	if b := t.puttingOff(); b != nil {
-		hold = min(hold, b.later.hold())
-		if at := b.later.wake(); wake.IsZero() || !at.IsZero() && at.Before(wake) {
+		held, err := b.later.hold()
+		if err != nil {
+			return err
+		}
+		hold = min(hold, held)
+		at, err := b.later.wake()
+		if err != nil {
+			return err
+		}
+		if wake.IsZero() || !at.IsZero() && at.Before(wake) {
 			wake = at
 		}
 	}

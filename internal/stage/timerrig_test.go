@@ -53,9 +53,9 @@ type scriptRig struct {
 	tasks   []stage.StreamingTask
 	outs    []*scriptOut
 	input   int64
-	now     time.Time
 
 	mu  sync.Mutex
+	now time.Time // which a script moves as well (takes)
 	log []string
 }
 
@@ -91,7 +91,7 @@ func (r *scriptRig) open(tasks int, restore []stage.Restore) {
 		made, err := stage.Open(stage.Spec{
 			Plan: r.plan, Stage: r.stage, Index: i, Parallelism: tasks, KeyGroups: rigKeyGroups, Store: r.store, Harness: r.harness, Out: out,
 			State:   stage.State{Directory: filepath.Join(r.dir, fmt.Sprintf("state-%d-%d", r.runs, i)), Cache: r.cache, WholeKeys: r.whole, Context: r.wanted},
-			Restore: restore, Attempts: 1, Log: slog.New(slog.DiscardHandler),
+			Restore: restore, Attempts: 1, Now: r.time, Log: slog.New(slog.DiscardHandler),
 		})
 		r.check(err)
 		task, ok := made.(stage.StreamingTask)
@@ -127,8 +127,24 @@ func (r *scriptRig) watermark(millis int64) {
 
 func (r *scriptRig) clock(millis int64) {
 	r.t.Helper()
-	r.now = time.UnixMilli(millis)
-	r.each(func(task stage.StreamingTask) error { return task.Clock(context.Background(), r.now) })
+	now := time.UnixMilli(millis)
+	r.mu.Lock()
+	r.now = now
+	r.mu.Unlock()
+	r.each(func(task stage.StreamingTask) error { return task.Clock(context.Background(), now) })
+}
+
+func (r *scriptRig) time() time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.now
+}
+
+// takes has time pass of which nobody tells the tasks.
+func (r *scriptRig) takes(d time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.now = r.now.Add(d)
 }
 
 func (r *scriptRig) flush() {
@@ -170,8 +186,8 @@ func (r *scriptRig) restore(tasks int) {
 		r.check(task.Close())
 	}
 	r.open(tasks, all)
-	if !r.now.IsZero() {
-		r.clock(r.now.UnixMilli())
+	if now := r.time(); !now.IsZero() {
+		r.clock(now.UnixMilli())
 	}
 	if r.input > coder.MinTimestamp {
 		r.watermark(r.input)
@@ -257,6 +273,10 @@ func (o *scriptOut) WakeAt(at time.Time) {
 	o.wake = at
 	if at.IsZero() {
 		o.say("no wake-up")
+		return
+	}
+	if part := at.Nanosecond() % 1e6; part != 0 {
+		o.say("wake at %d.%06d", at.UnixMilli(), part)
 		return
 	}
 	o.say("wake at %s", millisText(at.UnixMilli()))

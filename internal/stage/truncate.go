@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math"
 	"slices"
 
 	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
@@ -24,28 +25,32 @@ func (b *bundles) drain(ctx context.Context) error {
 		}
 		l.draining = true
 	}
-	l.dated()
-	var done, todo []putOff
-	for _, p := range l.waiting {
-		if p.truncated {
-			done = append(done, p)
-		} else {
-			todo = append(todo, p)
+	now := nanos(l.time())
+	for {
+		todo, err := l.take(&l.rests, math.MaxInt64, mostResumed, resumeBytes)
+		if err != nil || len(todo) == 0 {
+			return err
 		}
-	}
-	if len(todo) == 0 {
-		return nil
-	}
-	if b.spec.Stage.Input.Truncation == nil {
-		for _, p := range todo {
-			if p.unbounded {
-				continue
+		done, err := b.truncated(ctx, todo)
+		if err != nil {
+			return err
+		}
+		for _, p := range done {
+			p.due = now
+			if err := l.put(&l.drained, p); err != nil {
+				return err
 			}
-			p.truncated, p.due = true, l.now
-			done = append(done, p)
 		}
-		l.waiting = done
-		return nil
+		if err := l.over.Commit(); err != nil {
+			return err
+		}
+	}
+}
+
+// truncated is what a drain leaves of restrictions.
+func (b *bundles) truncated(ctx context.Context, todo []putOff) (done []putOff, err error) {
+	if b.spec.Stage.Input.Truncation == nil {
+		return slices.DeleteFunc(todo, func(p putOff) bool { return p.unbounded }), nil
 	}
 	hold := coder.MaxTimestamp
 	for _, p := range todo {
@@ -53,31 +58,37 @@ func (b *bundles) drain(ctx context.Context) error {
 	}
 	records, err := b.truncate(ctx, todo)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, r := range records {
 		// Which restriction it was made of is not told.
-		done = append(done, putOff{record: r, due: l.now, hold: hold, truncated: true})
+		done = append(done, putOff{record: r, hold: hold})
 	}
-	l.waiting = done
-	return nil
+	return done, nil
 }
 
 // putOffWhole puts off records that were not begun.
 func (b *bundles) putOffWhole(records []byte) error {
-	return b.eachRestriction(records, func(header coder.Header, record []byte) {
-		b.putOff(putOff{record: bytes.Clone(record), hold: header.Timestamp, unbounded: b.later.endless})
-	})
+	l := b.later
+	now := nanos(l.time())
+	if err := b.eachRestriction(records, func(header coder.Header, record []byte) error {
+		return l.put(&l.rests, putOff{record: record, due: now, hold: header.Timestamp, unbounded: l.endless})
+	}); err != nil || !l.opened() {
+		return err
+	}
+	return l.over.Commit()
 }
 
 // eachRestriction calls f with each record of the stage's input, which is the caller's.
-func (b *bundles) eachRestriction(records []byte, f func(coder.Header, []byte)) error {
+func (b *bundles) eachRestriction(records []byte, f func(coder.Header, []byte) error) error {
 	for len(records) > 0 {
 		header, size, err := b.splits.Record(records)
 		if err != nil {
 			return fmt.Errorf("restriction of a splittable DoFn: %w", err)
 		}
-		f(header, records[:size])
+		if err := f(header, records[:size]); err != nil {
+			return err
+		}
 		records = records[size:]
 	}
 	return nil
@@ -126,8 +137,9 @@ func (b *bundles) askTruncated(ctx context.Context, parts []putOff) (records [][
 		Source:     step.Source,
 		Sinks:      []string{step.Sink},
 		Receive: func(_ context.Context, _ string, data []byte) error {
-			return asOwn(b.eachRestriction(data, func(_ coder.Header, record []byte) {
+			return asOwn(b.eachRestriction(data, func(_ coder.Header, record []byte) error {
 				records = append(records, bytes.Clone(record))
+				return nil
 			}))
 		},
 		State:       b.state.answer,

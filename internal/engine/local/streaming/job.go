@@ -268,6 +268,7 @@ func (j *Job) open(t *task, parallelism int) (stage.StreamingTask, error) {
 		BundleBytes: j.cfg.BundleBytes,
 		Attempts:    j.cfg.Attempts,
 		Ahead:       j.clock.ahead,
+		Now:         j.clock.time,
 		Restore:     j.parts(s.Index, t.index, parallelism),
 		Log:         j.cfg.Log,
 	}

@@ -297,8 +297,8 @@ func TestForeignSnapshot(t *testing.T) {
 		{"another number", "it says that it is number 1", func(folder string) {
 			rewrite(t, folder, manifestVersion, func(m *manifest) { m.Number = 1 })
 		}},
-		{"a later format of a task's part", "format 99, this version of Trestle reads 6", taskFormat(t, 99)},
-		{"the format before long keys had digests", "format 5, this version of Trestle reads 6", taskFormat(t, 5)},
+		{"a later format of a task's part", "format 99, this version of Trestle reads 7", taskFormat(t, 99)},
+		{"the format before residuals were in a store", "format 6, this version of Trestle reads 7", taskFormat(t, 6)},
 	} {
 		_, err := r.damage(c.harm)
 		if !errors.Is(err, ErrRestore) || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), r.t.Name()) {
