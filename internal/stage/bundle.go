@@ -323,7 +323,7 @@ func (b *bundles) finish(ctx context.Context) error {
 			return err
 		}
 		// What is due later does not keep back what is done now.
-		due, err := b.residuals.take(&b.residuals.rests, max(at, nanos(time.Now())), mostResumed, resumeBytes)
+		due, err := b.residuals.take(&b.residuals.rests, max(at, nanos(time.Now())), mostResumed)
 		if err != nil {
 			return err
 		}

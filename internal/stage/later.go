@@ -214,7 +214,7 @@ func (b *bundles) resume(ctx context.Context, t times) error {
 			return err
 		}
 	}
-	due, err := l.take(l.line(), nanos(l.time()), l.most, resumeBytes)
+	due, err := l.take(l.line(), nanos(l.time()), l.most)
 	if err != nil || len(due) == 0 {
 		return err
 	}

@@ -49,7 +49,7 @@ func TestWhatWasNotComeToIsFirstNextTime(t *testing.T) {
 		unbounded bool
 	}
 	var got []part
-	parts, err := shelf.take(&shelf.rests, never, 10, resumeBytes)
+	parts, err := shelf.take(&shelf.rests, never, 10)
 	if err != nil {
 		t.Fatal(err)
 	}

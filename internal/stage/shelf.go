@@ -168,13 +168,14 @@ func readPutOff(key, value []byte) (p putOff, err error) {
 // numberBytes is how long the number at the end of a key is.
 const numberBytes = 8
 
-// take takes out what is first in a line, of what is due at a time: so many at the most, and of about so many bytes.
-func (h *shelf) take(l *line, until int64, count, size int) ([]putOff, error) {
+// take takes out what is first in a line, of what is due at a time: so many at the most, and about resumeBytes of them.
+func (h *shelf) take(l *line, until int64, count int) ([]putOff, error) {
 	if l.from == nil {
 		return nil, nil
 	}
 	var parts []putOff
 	var keys [][]byte
+	size := 0
 	err := h.over.Scan(l.from, begin(nil, l.kind+1, 0), func(key, value []byte) (bool, error) {
 		if coder.Timestamp(key[placeBytes:]) > until {
 			return false, nil
@@ -184,8 +185,8 @@ func (h *shelf) take(l *line, until int64, count, size int) ([]putOff, error) {
 			return false, err
 		}
 		parts, keys = append(parts, p), append(keys, bytes.Clone(key))
-		size -= len(value)
-		return size > 0 && len(parts) < count, nil
+		size += len(value)
+		return size < resumeBytes && len(parts) < count, nil
 	})
 	if err != nil || len(parts) == 0 {
 		return nil, err

@@ -109,7 +109,7 @@ func TestShelfIsAsTheReference(t *testing.T) {
 				}
 			case "take":
 				until, count := rapid.SampledFrom([]int64{math.MinInt64, 0, 2, math.MaxInt64}).Draw(rt, "until"), rapid.IntRange(1, 6).Draw(rt, "count")
-				got, err := h.take(in(h, drained), until, count, resumeBytes)
+				got, err := h.take(in(h, drained), until, count)
 				if err != nil {
 					rt.Fatal(err)
 				}
@@ -200,7 +200,7 @@ func TestManyWait(t *testing.T) {
 	taken, last := 0, int64(math.MinInt64)
 	h = openShelf(t, filepath.Join(dir, "second"), cache, 0, 1, Restore{Directory: snapshot, Parallelism: 1})
 	for {
-		got, err := h.take(&h.rests, math.MaxInt64, mostResumed, resumeBytes)
+		got, err := h.take(&h.rests, math.MaxInt64, mostResumed)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -265,7 +265,7 @@ func BenchmarkPolling(b *testing.B) {
 				if n--; n >= 0 {
 					continue
 				}
-				got, err := h.take(&h.rests, math.MaxInt64, 100, resumeBytes)
+				got, err := h.take(&h.rests, math.MaxInt64, 100)
 				if err != nil {
 					b.Fatal(err)
 				}

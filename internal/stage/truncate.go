@@ -27,7 +27,7 @@ func (b *bundles) drain(ctx context.Context) error {
 	}
 	now := nanos(l.time())
 	for {
-		todo, err := l.take(&l.rests, math.MaxInt64, mostResumed, resumeBytes)
+		todo, err := l.take(&l.rests, math.MaxInt64, mostResumed)
 		if err != nil || len(todo) == 0 {
 			return err
 		}
