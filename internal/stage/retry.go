@@ -87,10 +87,10 @@ func (b *bundles) attempt(ctx context.Context) (*fnpb.ProcessBundleResponse, err
 			return nil, err
 		}
 	}
-	if err := b.sealInput(); err != nil {
-		return nil, err
-	}
 	for {
+		if err := b.sealInput(); err != nil { // again, if the last attempt was split
+			return nil, err
+		}
 		b.tries.open = nil
 		err := b.replay(ctx)
 		if err == nil {
