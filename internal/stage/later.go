@@ -74,6 +74,7 @@ type later struct {
 	split   []putOff         // given back by the bundle under way, on request; guarded by bundles.asking
 	running resumed          // guarded by bundles.asking
 	most    int              // how many parts the next bundle resumes at the most
+	away    int              // parts that the bundle under way did not come to, and another task has got; guarded by bundles.asking
 	// draining says that the job is being drained: only what has been truncated is processed any more.
 	draining bool
 	warned   bool // of a watermark that went back
@@ -319,7 +320,8 @@ func (b *bundles) takeBack(roots []*fnpb.DelayedBundleApplication) error {
 
 // fit has the next bundle resume about as many parts as this one has come to, and more where that was all.
 func (l *later) fit() {
-	left := 0
+	left := l.away
+	l.away = 0
 	for _, p := range l.split {
 		if p.whole {
 			left++

@@ -19,8 +19,8 @@ import (
 type Splitter interface {
 	// Split asks for about half of what is left of the bundle under way, and answers with records for the stage's main
 	// input, which any of its tasks can process; with none when there is nothing to give. What is answered is no longer
-	// the task's: it must not be lost. It may be called at any time, from any goroutine, also while Process or End is
-	// under way.
+	// the task's: it must not be lost. Tasks of streaming plans answer with parts for Taker.Take. It may be called at any time, from
+	// any goroutine, also while Process or End is under way.
 	Split(ctx context.Context) (records [][]byte, err error)
 }
 
@@ -98,8 +98,18 @@ const half = 0.5
 func (b *bundles) split(ctx context.Context) ([][]byte, error) {
 	b.asking.Lock()
 	defer b.asking.Unlock()
-	given, _, err := b.splitOff(ctx, half)
-	return given, err
+	if b.later == nil {
+		given, _, err := b.splitOff(ctx, half)
+		return given, err
+	}
+	if !b.shareable() {
+		return nil, nil
+	}
+	given, roots, err := b.splitOff(ctx, half)
+	if err != nil {
+		return nil, err
+	}
+	return b.handed(given, roots), nil
 }
 
 // splitOff splits the bundle on offer, and leaves it a fraction of what is left. Of the records that it gives, the last are

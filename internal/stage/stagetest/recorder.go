@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -100,6 +101,14 @@ func (o *output) Watermark(_ context.Context, millis int64) error {
 		o.watermarks = append(o.watermarks, millis)
 	})
 	return nil
+}
+
+// again has the task go on from a watermark, as one does that takes something from another.
+func (o *output) again(millis int64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.quiet = false
+	o.watermarks = slices.DeleteFunc(o.watermarks, func(told int64) bool { return told > millis })
 }
 
 // Readable implements stage.StreamingOutput.

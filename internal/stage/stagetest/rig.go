@@ -38,6 +38,8 @@ type setup struct {
 	attempts    int // 0 stands for 1: a failure is the task's at once
 	parallelism int // 0 stands for 1
 	keyGroups   int // 0 stands for 8
+	// streaming has the plan be a streaming one, whatever the pipeline is.
+	streaming bool
 	// restore are the snapshots that the tasks begin with.
 	restore []stage.Restore
 }
@@ -71,7 +73,7 @@ func start(t *testing.T, open Open, s setup) *rig {
 		t.Fatal(err)
 	}
 	r := &rig{t: t, open: open}
-	if r.plan, err = plan.Build(pipeline, plan.Options{}); err != nil {
+	if r.plan, err = plan.Build(pipeline, plan.Options{Streaming: s.streaming}); err != nil {
 		t.Fatal(err)
 	}
 	var cancel context.CancelFunc

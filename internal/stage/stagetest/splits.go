@@ -6,12 +6,14 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
 	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"trestle/internal/beam/coder"
 	"trestle/internal/beam/urn"
@@ -23,6 +25,8 @@ var splitCases = []testCase{
 	{directly + "a task that is idle, or not splittable, gives nothing", splitOfNothing},
 	{directly + "a bundle gives elements away, and does not process them in another attempt", splitBetweenElements},
 	{directly + "a bundle gives a part of an element away", splitWithinElement},
+	{directly + "a bundle that is tried again gives elements away, and may fail once more", splitTriedAgain},
+	{directly + "what a task of a stream gives away, another takes, also one that was quiet", splitTaken},
 	{directly + "a bundle that has nothing to give may be asked again, and tried again", splitInVain},
 	{directly + "an answer that loses elements is refused", splitWrongly},
 	{directly + "a harness that does not hold to a split processes what it was to keep once more", splitNotHeld},
@@ -40,17 +44,20 @@ type splitStage struct {
 	ended chan error    // what the input's end ended with
 	done  [][]string    // elements that each attempt processed
 	reads int           // how many the first attempt says that it has read; 0 when it does not
+	waits int           // the last attempt that does not go on until it is told
+	begun atomic.Int32  // how many attempts have
 }
 
 func startSplit(t *testing.T, open Open, answer *fnpb.ProcessBundleSplitResponse) *splitStage {
-	return startSplitHeld(t, open, answer, nil)
+	return startSplitHeld(t, open, answer, nil, 0)
 }
 
-func startSplitHeld(t *testing.T, open Open, answer *fnpb.ProcessBundleSplitResponse, hold chan struct{}) *splitStage {
-	s := &splitStage{goOn: make(chan error, 1), ended: make(chan error, 1), hold: hold}
-	s.rig = start(t, open, setup{pipeline: splitting, attempts: 2, script: func(b *sdk.Bundle) error {
+func startSplitHeld(t *testing.T, open Open, answer *fnpb.ProcessBundleSplitResponse, hold chan struct{}, waits int) *splitStage {
+	s := &splitStage{goOn: make(chan error, 1), ended: make(chan error, 1), hold: hold, waits: waits}
+	s.rig = start(t, open, setup{pipeline: splitting, attempts: 2 + waits, script: func(b *sdk.Bundle) error {
 		attempt := len(s.done)
 		s.done = append(s.done, nil)
+		s.begun.Add(1)
 		b.OnSplit(func(r *fnpb.ProcessBundleSplitRequest) *fnpb.ProcessBundleSplitResponse {
 			s.asked.Add(1)
 			if s.hold != nil {
@@ -64,7 +71,7 @@ func startSplitHeld(t *testing.T, open Open, answer *fnpb.ProcessBundleSplitResp
 			s.done[attempt] = append(s.done[attempt], strings.Join(words, ""))
 			return err
 		})
-		if attempt == 0 && err == nil {
+		if attempt <= s.waits && err == nil {
 			select {
 			case fails = <-s.goOn:
 			case <-b.Gone():
@@ -164,6 +171,110 @@ func splitBetweenElements(t *testing.T, open Open) {
 	}
 	if d := cmp.Diff([]string{"a8", "b8"}, s.done[1]); d != "" {
 		t.Errorf("the second attempt (-want +got):\n%s", d)
+	}
+}
+
+func splitTriedAgain(t *testing.T, open Open) {
+	s := startSplitHeld(t, open, channelSplit(1, 2), nil, 1)
+	s.goOn <- errors.New("the first attempt fails")
+	for s.begun.Load() < 2 && s.ctx.Err() == nil {
+		runtime.Gosched()
+	}
+	if given, err := s.split(); err != nil || len(given) != 2 {
+		t.Fatalf("given away: %q, %v", given, err)
+	}
+	if err := s.end(errors.New("so does the second")); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff([][]string{{"a8", "b8", "c8", "d8"}, {"a8", "b8", "c8", "d8"}, {"a8", "b8"}}, s.done); d != "" {
+		t.Errorf("elements of each attempt (-want +got):\n%s", d)
+	}
+}
+
+// What task 0 gives away, task 1 takes, which had come to its end: its watermark goes back to what task 0 had told, and it is quiet
+// anew.
+func splitTaken(t *testing.T, open Open) {
+	goOn, begun := make(chan struct{}), make(chan struct{})
+	var first sync.Once
+	var mu sync.Mutex
+	var done []string
+	r := start(t, open, setup{pipeline: splitting, streaming: true, parallelism: 2, script: func(b *sdk.Bundle) error {
+		b.OnSplit(func(*fnpb.ProcessBundleSplitRequest) *fnpb.ProcessBundleSplitResponse {
+			answer := channelSplit(0, 2)
+			answer.PrimaryRoots = []*fnpb.BundleApplication{{TransformId: "work", Element: sized("b", 3)}}
+			answer.ResidualRoots = []*fnpb.DelayedBundleApplication{{Application: &fnpb.BundleApplication{
+				TransformId: "work", Element: sized("b", 5), OutputWatermarks: map[string]*timestamppb.Timestamp{"o": {Nanos: 50_000_000}},
+			}}}
+			return answer
+		})
+		waits := false
+		first.Do(func() { waits = true })
+		if waits {
+			if err := b.Each(func(sdk.Element) error { return nil }); err != nil {
+				return err
+			}
+			close(begun)
+			select {
+			case <-goOn:
+			case <-b.Gone():
+			}
+			return b.Write("out", record(nil, 0, "first"))
+		}
+		return b.Each(func(e sdk.Element) error {
+			words, err := sdk.Strings(e.Value[:len(e.Value)-8])
+			mu.Lock()
+			done = append(done, strings.Join(words, ""))
+			mu.Unlock()
+			return errors.Join(err, b.Write("out", record(nil, 60, strings.Join(words, ""))))
+		})
+	}})
+	giver, taker := r.streaming(0).(stage.Taker), r.streaming(1).(stage.Taker)
+	r.clock(0)
+	if err := r.streaming(1).Watermark(r.ctx, stage.MainInput, coder.MaxTimestamp); err != nil {
+		t.Fatal(err)
+	}
+	if !r.outputs[1].quiet {
+		t.Fatal("a task with nothing to do is not quiet at the end")
+	}
+	var all []byte
+	for _, element := range []string{"a", "b", "c"} {
+		all = append(all, sized(element, 8)...)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		err := r.try(stage.MainInput, all)
+		if err == nil {
+			err = r.streaming(0).Flush(r.ctx)
+		}
+		ended <- err
+	}()
+	<-begun
+	var parts [][]byte
+	for len(parts) == 0 && r.ctx.Err() == nil { // until the bundle has all of its input
+		var err error
+		if parts, err = giver.Split(r.ctx); err != nil {
+			t.Fatal(err)
+		}
+		runtime.Gosched()
+	}
+	r.outputs[1].again(40)
+	if err := taker.Take(r.ctx, parts, 40); err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(done)
+	if d := cmp.Diff([]string{"b5", "c8"}, done); d != "" {
+		t.Errorf("the taker did (-want +got):\n%s", d)
+	}
+	if o := r.outputs[1]; !o.quiet || len(o.watermarks) != 1 || o.watermarks[0] != coder.MaxTimestamp {
+		t.Errorf("the taker told the watermarks %v after it took something, and that it is quiet: %t", o.watermarks, o.quiet)
+	}
+	close(goOn)
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	r.want("b5 c8 first")
+	if err := taker.Take(r.ctx, [][]byte{[]byte("nonsense")}, 0); err == nil || !strings.Contains(err.Error(), "from another task") {
+		t.Errorf("a part that is none: %v", err)
 	}
 }
 
@@ -293,7 +404,7 @@ func splitLate(t *testing.T, open Open) {
 	answer := channelSplit(0, 2)
 	answer.PrimaryRoots = []*fnpb.BundleApplication{{TransformId: "work", Element: sized("b", 3)}}
 	answer.ResidualRoots = []*fnpb.DelayedBundleApplication{{Application: &fnpb.BundleApplication{TransformId: "work", Element: sized("b", 5)}}}
-	s := startSplitHeld(t, open, answer, hold)
+	s := startSplitHeld(t, open, answer, hold, 0)
 	splitter, ok := s.tasks[0].(stage.Splitter)
 	if !ok {
 		t.Fatal("the task is no Splitter")

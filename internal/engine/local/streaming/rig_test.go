@@ -76,6 +76,8 @@ type rig struct {
 	wholeKeys     int             // stage.State.WholeKeys
 	// global has the groups in the global window, in many panes.
 	global bool
+	// shared is not nil in a job whose tasks share one restriction, instead of that which counts.
+	shared *shared
 
 	mu      sync.Mutex
 	panes   map[string]string // what came out, by key and window, or by the pane's number
@@ -132,7 +134,7 @@ func (r *rig) config(parallelism int) Config {
 		r.t.Fatal(err)
 	}
 	pipeline.Requirements = append(pipeline.Requirements, r.requires...)
-	planned, err := plan.Build(pipeline, plan.Options{})
+	planned, err := plan.Build(pipeline, plan.Options{Streaming: true})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -177,8 +179,12 @@ func (r *rig) open(parallelism int) (*running, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
+	source, work := r.source, r.work
+	if r.shared != nil {
+		source, work = r.shared.source, r.shared.work
+	}
 	session, harness, err := pair.Connect(ctx, map[string]sdk.Script{
-		"source": r.trouble.with(r.source), "work": r.trouble.with(r.work), "count": r.trouble.with(r.count), "last": r.trouble.with(r.groups),
+		"source": r.trouble.with(source), "work": r.trouble.with(work), "count": r.trouble.with(r.count), "last": r.trouble.with(r.groups),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -208,6 +214,9 @@ func (r *rig) open(parallelism int) (*running, error) {
 	}
 	if r.trouble != nil {
 		cfg.Attempts = 1000
+	}
+	if r.shared != nil {
+		cfg.SnapshotEvery = r.shared.every
 	}
 	run.job, err = Open(cfg)
 	if err != nil {

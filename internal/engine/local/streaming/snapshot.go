@@ -205,12 +205,22 @@ func (t *task) barrier(ctx context.Context, e event) error {
 		}
 	}
 	t.passed = nil
+	passOn := t.passOn
+	if t.sharing != nil {
+		if err := t.sharing.write(ctx, t.member, e.millis); err != nil {
+			return err
+		}
+		if _, err := t.takeGiven(ctx); err != nil {
+			return err
+		}
+		passOn = func(ctx context.Context, e event) error { return t.sharing.pass(ctx, t.member, e) }
+	}
 	t.dirty = false
 	part, err := t.write(ctx, uint64(e.millis))
 	if err != nil {
 		return err
 	}
-	if err := t.passOn(ctx, e); err != nil {
+	if err := passOn(ctx, e); err != nil {
 		return t.errorf("snapshot", err)
 	}
 	select {

@@ -51,6 +51,11 @@ type task struct {
 	passed map[int]bool
 	aside  *shuffle.Spool
 
+	// sharing is nil unless the tasks of the stage can give work to each other; the task is the member of it.
+	sharing *sharing
+	member  *member
+	taker   stage.Taker // the task
+
 	began atomic.Int64 // when the call under way began, in nanoseconds; 0 when none is
 
 	mu      sync.Mutex // outputs come from any goroutine of the task
@@ -96,6 +101,11 @@ func (t *task) main(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		took, err := t.takeGiven(ctx)
+		if err != nil {
+			return err
+		}
+		came = came || took
 		e, ok, err := t.next(ctx)
 		if err != nil {
 			return t.errorf("inbox", err)
@@ -122,7 +132,7 @@ func (t *task) main(ctx context.Context) error {
 	}
 }
 
-// checkpoints asks a task that takes long for one bundle to put off what is left, until the job ends.
+// checkpoints asks a task that takes long for one bundle to give a part to an idle one, or to put off what is left, until the job ends.
 func (t *task) checkpoints(ctx context.Context) error {
 	task, ok := t.task.(stage.Checkpointer)
 	if !ok {
@@ -130,6 +140,7 @@ func (t *task) checkpoints(ctx context.Context) error {
 	}
 	ticker := time.NewTicker(checkpointTime / 2)
 	defer ticker.Stop()
+	share := sharer{pause: shareFirst}
 	for {
 		select {
 		case <-ticker.C:
@@ -143,7 +154,11 @@ func (t *task) checkpoints(ctx context.Context) error {
 			continue
 		}
 		taken := time.Duration(t.job.cfg.Now().UnixNano() - began)
-		if taken < checkpointTime {
+		given, err := share.ask(ctx, t, taken)
+		if err != nil {
+			return err
+		}
+		if given || taken < checkpointTime {
 			continue
 		}
 		if err := task.Checkpoint(ctx, taken >= quietTime); err != nil {
@@ -366,8 +381,15 @@ func (t *task) Settle(_ context.Context, keep bool) error {
 	return nil
 }
 
-// Watermark passes the task's watermark on to all that it sends to.
+// Watermark passes the task's watermark on to all that it sends to; if the stage's tasks share work, the stage's.
 func (t *task) Watermark(ctx context.Context, millis int64) error {
+	if t.sharing != nil {
+		return t.sharing.watermark(ctx, t.member, millis)
+	}
+	return t.tellWatermark(ctx, millis)
+}
+
+func (t *task) tellWatermark(ctx context.Context, millis int64) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, targets := range t.targets {
@@ -402,7 +424,13 @@ func (t *task) WakeAt(at time.Time) {
 }
 
 // Quiet says that nothing more will come of this task.
-func (t *task) Quiet() { t.job.quiet() }
+func (t *task) Quiet() {
+	if t.sharing != nil {
+		t.sharing.silence(t.member)
+		return
+	}
+	t.job.quiet()
+}
 
 // Message is a task's message to the job's log.
 func (t *task) Message(importance jobpb.JobMessage_MessageImportance, text string) {
