@@ -31,6 +31,12 @@ type Engine interface {
 	Attach(ctx context.Context, handle string, events Events) (Run, error)
 }
 
+// Resumer is an engine that keeps of a run that has FAILED what it can go on from: its Attach goes on with that, too.
+type Resumer interface {
+	// Resumable tells why a run that has failed cannot go on; nil if Attach may try.
+	Resumable(handle string) error
+}
+
 // Streamer is an engine that runs streaming plans of all kinds: bounded pipelines that are to run as streams, too.
 type Streamer interface {
 	Streams() bool

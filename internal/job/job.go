@@ -28,6 +28,8 @@ const (
 	CancelAsked
 	// DrainAsked: a client asks the job to stop reading, and to end when it has done what it has read.
 	DrainAsked
+	// Resumed: a client asks that a job which has failed goes on from what its engine has kept of it.
+	Resumed
 	// Done, Failed and Cancelled: the engine reports the end.
 	Done
 	Failed
@@ -44,6 +46,8 @@ func (e Event) String() string {
 		return "cancel asked"
 	case DrainAsked:
 		return "drain asked"
+	case Resumed:
+		return "resumed"
 	case Done:
 		return "done"
 	case Failed:
@@ -58,7 +62,8 @@ func (e Event) String() string {
 var ErrTransition = errors.New("illegal job state transition")
 
 // transitions has, for each state, what each legal event makes of it. A terminal state has none but the requests to
-// cancel or drain, which change nothing: a client cannot know that the job has ended just before.
+// cancel or drain, which change nothing: a client cannot know that the job has ended just before. FAILED has one more, for what
+// Beam has no request for.
 var transitions = map[State]map[Event]State{
 	jobpb.JobState_STOPPED: {
 		Submitted:   jobpb.JobState_STARTING,
@@ -100,7 +105,7 @@ var transitions = map[State]map[Event]State{
 	},
 	jobpb.JobState_DONE:      {CancelAsked: jobpb.JobState_DONE, DrainAsked: jobpb.JobState_DONE},
 	jobpb.JobState_DRAINED:   {CancelAsked: jobpb.JobState_DRAINED, DrainAsked: jobpb.JobState_DRAINED},
-	jobpb.JobState_FAILED:    {CancelAsked: jobpb.JobState_FAILED, DrainAsked: jobpb.JobState_FAILED},
+	jobpb.JobState_FAILED:    {CancelAsked: jobpb.JobState_FAILED, DrainAsked: jobpb.JobState_FAILED, Resumed: jobpb.JobState_STARTING},
 	jobpb.JobState_CANCELLED: {CancelAsked: jobpb.JobState_CANCELLED, DrainAsked: jobpb.JobState_CANCELLED},
 }
 
@@ -130,17 +135,18 @@ func EventOf(reported State) (Event, error) {
 	return 0, fmt.Errorf("%w: an engine does not report %v", ErrTransition, reported)
 }
 
-// Terminal tells whether a job in this state has ended for good. The states are those that beam_job_api.proto marks as
-// terminal; UPDATED is among them although no job of Trestle reaches it.
+// Terminal tells whether a job in this state has ended: for good, unless it is FAILED and resumed. The states are those that
+// beam_job_api.proto marks as terminal; UPDATED is among them although no job of Trestle reaches it.
 func Terminal(s State) bool {
 	return slices.Contains([]State{
 		jobpb.JobState_DONE, jobpb.JobState_FAILED, jobpb.JobState_CANCELLED, jobpb.JobState_UPDATED, jobpb.JobState_DRAINED,
 	}, s)
 }
 
-// follows tells whether some event leads from one state to another, different one.
+// follows tells whether some event leads from one state to another, different one, within a job's life: what brings it to life
+// again has a record of its own.
 func follows(from, to State) bool {
-	if from == to {
+	if from == to || Terminal(from) {
 		return false
 	}
 	for _, next := range transitions[from] {

@@ -22,8 +22,10 @@ type Life struct {
 	Artifacts []string
 	// Messages is how many messages the log has.
 	Messages int
-	// Errors is how many of them are of importance ERROR.
+	// Errors is how many of them are of importance ERROR, since the job was prepared or resumed last.
 	Errors int
+	// States is how many states the log has, STOPPED among them.
+	States int
 }
 
 // Apply adds the log's next record. The error wraps [ErrTransition] when a state cannot follow the one before it, and
@@ -40,12 +42,23 @@ func (l *Life) Apply(r Record) error {
 	switch r := r.(type) {
 	case *Prepared:
 		l.Info, l.Pipeline, l.State = prepared.Info, prepared.Pipeline, jobpb.JobState_STOPPED
-		l.Prepared, l.Changed = r.Time.AsTime(), r.Time.AsTime()
+		l.Prepared, l.Changed, l.States = r.Time.AsTime(), r.Time.AsTime(), 1
 	case *StateChange:
 		if !follows(l.State, r.GetState()) {
 			return fmt.Errorf("%w: from %v to %v", ErrTransition, l.State, r.GetState())
 		}
 		l.State, l.Changed = r.GetState(), r.GetTimestamp().AsTime()
+		l.States++
+	case *Again:
+		next, err := Next(l.State, Resumed)
+		if err != nil {
+			return err
+		}
+		if r.GetState() != next {
+			return fmt.Errorf("%w: from %v to %v", ErrTransition, l.State, r.GetState())
+		}
+		l.State, l.Changed, l.Errors = next, r.GetTimestamp().AsTime(), 0
+		l.States++
 	case *Message:
 		l.Messages++
 		if r.GetImportance() == jobpb.JobMessage_JOB_MESSAGE_ERROR {
@@ -65,6 +78,8 @@ func StateEvent(r Record) *jobpb.JobStateEvent {
 	case *Prepared:
 		return &jobpb.JobStateEvent{State: jobpb.JobState_STOPPED, Timestamp: r.Time}
 	case *StateChange:
+		return r.JobStateEvent
+	case *Again:
 		return r.JobStateEvent
 	}
 	return nil

@@ -19,7 +19,7 @@ const Version = 1
 var ErrRecord = errors.New("malformed event log record")
 
 // Record is one entry of a job's event log: [*Prepared], [*StateChange], [*Message], [*Metrics],
-// [*Accepted] or [*Staged].
+// [*Accepted], [*Staged] or [*Again].
 type Record interface{ kind() kind }
 
 // kind is a record's second byte. The numbers are on disk: they are never given to anything else.
@@ -32,6 +32,7 @@ const (
 	kindMetrics  kind = 4
 	kindAccepted kind = 5
 	kindStaged   kind = 6
+	kindAgain    kind = 7
 )
 
 // Prepared opens every log: a client prepared the job, and its state is STOPPED.
@@ -75,12 +76,17 @@ type Staged struct {
 	SHA256 []string
 }
 
+// Again says that a job which had FAILED is STARTING once more. It is no StateChange, so that a Trestle which does not know of this
+// says that a newer one wrote the log.
+type Again struct{ *jobpb.JobStateEvent }
+
 func (*Prepared) kind() kind    { return kindPrepared }
 func (*StateChange) kind() kind { return kindState }
 func (*Message) kind() kind     { return kindMessage }
 func (*Metrics) kind() kind     { return kindMetrics }
 func (*Accepted) kind() kind    { return kindAccepted }
 func (*Staged) kind() kind      { return kindStaged }
+func (*Again) kind() kind       { return kindAgain }
 
 // Encode writes a record as docs/formats/journal.md has it: the version, the kind, and a protobuf message. It fails
 // when a string is not valid UTF-8.
@@ -91,6 +97,8 @@ func Encode(r Record) ([]byte, error) {
 	case *Prepared:
 		b, err = appendPrepared(b, r)
 	case *StateChange:
+		b, err = proto.MarshalOptions{}.MarshalAppend(b, r.JobStateEvent)
+	case *Again:
 		b, err = proto.MarshalOptions{}.MarshalAppend(b, r.JobStateEvent)
 	case *Message:
 		b, err = proto.MarshalOptions{}.MarshalAppend(b, r.JobMessage)
@@ -139,6 +147,9 @@ func decode(k kind, b []byte) (Record, error) {
 	case kindState:
 		m := new(jobpb.JobStateEvent)
 		return &StateChange{m}, proto.Unmarshal(b, m)
+	case kindAgain:
+		m := new(jobpb.JobStateEvent)
+		return &Again{m}, proto.Unmarshal(b, m)
 	case kindMessage:
 		m := new(jobpb.JobMessage)
 		return &Message{m}, proto.Unmarshal(b, m)

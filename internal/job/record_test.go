@@ -40,6 +40,8 @@ func records() []job.Record {
 		&job.Accepted{Time: &timestamppb.Timestamp{}},
 		&job.Staged{SHA256: []string{strings.Repeat("ab", 32), strings.Repeat("01", 32)}},
 		&job.Staged{},
+		&job.Again{JobStateEvent: &jobpb.JobStateEvent{State: jobpb.JobState_STARTING, Timestamp: when}},
+		&job.Again{JobStateEvent: &jobpb.JobStateEvent{}},
 	}
 }
 

@@ -302,7 +302,8 @@ func TestAttach(t *testing.T) {
 	}
 	for i, want := range [][]string{
 		{"BASIC: attached", "DONE"},
-		{restarted, "FAILED"},
+		{"ERROR: The server was restarted while the job ran, and could not attach to it again: attach: " + engine.ErrLost.Error() +
+			": what it had done is lost; submit it again.", "FAILED"},
 		{"ERROR: The server was restarted while the job ran, and could not attach to it again: flink at 10.0.0.1:8081 does not answer", "FAILED"},
 		{"CANCELLING", "CANCELLED"},
 	} {

@@ -50,20 +50,21 @@ type eventLog struct {
 	clock    func() time.Time
 	log      *slog.Logger
 	options  journal.Options
-	quota    int64         // see maxLog
-	ended    chan struct{} // closed when the state is terminal
+	quota    int64 // see maxLog
 
-	mu      sync.Mutex
-	life    job.Life
-	journal *journal.Journal // nil when it is not open for writing
-	sealed  bool             // it will not be opened again
-	lost    int              // records that could not be written
-	full    int              // how many times the quota has been passed, and told of
-	last    *job.Message     // the last error, where it is left out for the quota
-	untold  *job.Message     // the last error, where the disk did not take it
-	metrics *jobpb.MetricResults
-	unsaved bool      // metrics are not in the journal
-	saved   time.Time // when metrics were last journaled
+	mu        sync.Mutex
+	ended     chan struct{} // closed when the state is terminal; another one when the job is resumed
+	life      job.Life
+	journal   *journal.Journal // nil when it is not open for writing
+	sealed    bool             // it will not be opened again, unless the job is resumed
+	forgotten bool             // it is being removed
+	lost      int              // records that could not be written
+	full      int              // how many times the quota has been passed, and told of
+	last      *job.Message     // the last error, where it is left out for the quota
+	untold    *job.Message     // the last error, where the disk did not take it
+	metrics   *jobpb.MetricResults
+	unsaved   bool      // metrics are not in the journal
+	saved     time.Time // when metrics were last journaled
 }
 
 func (l *eventLog) path() string { return filepath.Join(l.dir, journalFile) }
@@ -72,6 +73,20 @@ func (l *eventLog) state() job.State {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.life.State
+}
+
+// ending is closed when the job has ended.
+func (l *eventLog) ending() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.ended
+}
+
+// resumedAfter tells whether the log has more states than so many.
+func (l *eventLog) resumedAfter(states int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.life.States > states
 }
 
 // stateEvent is the current state, as GetState answers.
@@ -137,16 +152,23 @@ func (l *eventLog) happenLocked(e job.Event) (st job.State, changed bool, err er
 			l.addLocked(l.untold)
 		}
 	}
-	change := &job.StateChange{JobStateEvent: &jobpb.JobStateEvent{State: next, Timestamp: timestamppb.New(l.clock())}}
-	if err := l.appendLocked(change, durability(next)); err != nil && e == job.Submitted {
+	event := &jobpb.JobStateEvent{State: next, Timestamp: timestamppb.New(l.clock())}
+	var change job.Record = &job.StateChange{JobStateEvent: event}
+	if e == job.Resumed {
+		change = &job.Again{JobStateEvent: event}
+	}
+	if err := l.appendLocked(change, durability(next)); err != nil && next == jobpb.JobState_STARTING {
 		return before, false, err
 	}
 	if err := l.life.Apply(change); err != nil {
 		return before, false, err
 	}
 	l.log.Info("job is "+next.String(), "job", l.id)
-	if job.Terminal(next) {
+	switch {
+	case job.Terminal(next):
 		close(l.ended)
+	case job.Terminal(before):
+		l.ended = make(chan struct{})
 	}
 	return next, true, nil
 }

@@ -58,7 +58,7 @@ func (s *Service) Expire(before time.Time) (Kept, error) {
 	return kept, errors.Join(errs...)
 }
 
-// expire tells whether a job is to be removed, and if so, keeps it from being run: one that may be is only when it was
+// expire tells whether a job is to be removed, and if so, keeps it from being run or resumed: one that may be is only when it was
 // prepared before ready.
 func (e *entry) expire(before, ready time.Time) bool {
 	e.control.Lock()
@@ -76,7 +76,8 @@ func (e *entry) expire(before, ready time.Time) bool {
 		e.startable = false
 		return true
 	case job.Terminal(e.life.State):
-		return e.sealed // and so nothing holds on to it
+		e.forgotten = e.sealed // and so nothing holds on to it
+		return e.sealed
 	}
 	return false
 }

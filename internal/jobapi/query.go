@@ -42,19 +42,6 @@ func (s *Service) GetJobs(context.Context, *jobpb.GetJobsRequest) (*jobpb.GetJob
 	return &jobpb.GetJobsResponse{JobInfo: infos}, nil
 }
 
-// Ended tells whether there is a job of this id that has come to its end, and nothing holds on to it any more.
-func (s *Service) Ended(id string) bool {
-	s.mu.Lock()
-	e := s.jobs[id]
-	s.mu.Unlock()
-	if e == nil {
-		return false
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.sealed && job.Terminal(e.life.State)
-}
-
 // Known tells whether there is anything of a job of this id, if only a log that cannot be read.
 func (s *Service) Known(id string) bool {
 	s.mu.Lock()
@@ -77,7 +64,7 @@ func (s *Service) GetState(ctx context.Context, req *jobpb.GetJobStateRequest) (
 		wait := time.NewTimer(FirstStateWait)
 		defer wait.Stop()
 		select {
-		case <-e.ended:
+		case <-e.ending():
 		case <-wait.C:
 		case <-ctx.Done():
 			return nil, status.FromContextError(ctx.Err()).Err()
@@ -105,7 +92,7 @@ func (s *Service) GetPipeline(_ context.Context, req *jobpb.GetJobPipelineReques
 	}
 	p, err := e.pipeline()
 	if err != nil {
-		return nil, s.failure(codes.Internal, e, err)
+		return nil, s.failure(e, err)
 	}
 	return &jobpb.GetJobPipelineResponse{Pipeline: p}, nil
 }
@@ -118,7 +105,7 @@ func (s *Service) GetJobMetrics(ctx context.Context, req *jobpb.GetJobMetricsReq
 	}
 	m, err := e.lastMetrics(ctx)
 	if err != nil {
-		return nil, s.failure(codes.Internal, e, err)
+		return nil, s.failure(e, err)
 	}
 	return &jobpb.GetJobMetricsResponse{Metrics: m}, nil
 }
@@ -148,28 +135,29 @@ func (s *Service) GetMessageStream(req *jobpb.JobMessagesRequest, stream jobpb.J
 	})
 }
 
-// stream sends a job's records until the one with a terminal state. It runs in the call's own goroutine, and reads the
-// log no faster than the client takes it.
+// stream sends a job's records until the one with a terminal state after which it has not been resumed. It runs in the call's own
+// goroutine, and reads the log no faster than the client takes it.
 func (s *Service) stream(ctx context.Context, id string, send func(job.Record) error) error {
 	e, err := s.find(id)
 	if err != nil {
 		return err
 	}
-	last := jobpb.JobState_UNSPECIFIED
+	last, states := jobpb.JobState_UNSPECIFIED, 0
 	err = e.read(ctx, func(r job.Record) (bool, error) {
 		if err := send(r); err != nil {
 			return false, err
 		}
 		if st := job.StateEvent(r); st != nil {
 			last = st.GetState()
+			states++
 		}
-		return !job.Terminal(last), nil
+		return !job.Terminal(last) || e.resumedAfter(states), nil
 	})
 	switch {
 	case ctx.Err() != nil:
 		return status.FromContextError(ctx.Err()).Err()
 	case err != nil:
-		return s.failure(codes.Internal, e, err)
+		return s.failure(e, err)
 	case job.Terminal(last):
 		return nil
 	}
@@ -187,7 +175,8 @@ func (s *Service) stream(ctx context.Context, id string, send func(job.Record) e
 }
 
 // failure is an error of the server's own, which its log tells of as well.
-func (s *Service) failure(code codes.Code, e *entry, err error) error {
+func (s *Service) failure(e *entry, err error) error {
+	code := codes.Internal
 	if _, ok := status.FromError(err); ok {
 		return err
 	}

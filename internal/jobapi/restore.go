@@ -92,25 +92,30 @@ func (s *Service) resume(e *entry) {
 	if !live(e.life.State) {
 		return
 	}
-	attacher, ok := s.cfg.Runner.(Attacher)
-	if !ok || e.life.Handle == "" {
+	if _, ok := s.cfg.Runner.(Attacher); !ok || e.life.Handle == "" {
 		s.lost(e, engine.ErrLost)
 		s.finish(e)
 		return
 	}
 	e.asked, e.draining = e.life.State == jobpb.JobState_CANCELLING, e.life.State == jobpb.JobState_DRAINING
-	handle := e.life.Handle
+	s.attach(e, e.life.Handle, "The server was restarted while the job ran, and could not attach to it again")
+}
+
+// attach has the engine go on with a job that it has; failed begins what a person reads where it does not. The caller holds
+// control, if others know of the job.
+func (s *Service) attach(e *entry, handle, failed string) {
 	ctx, abandon := context.WithCancel(s.ctx)
-	e.abandon, e.released, e.attaching = abandon, make(chan struct{}), true
+	released := make(chan struct{})
+	e.abandon, e.released, e.attaching = abandon, released, true
 	go func() {
-		defer close(e.released)
+		defer close(released)
 		defer abandon()
-		run, err := attacher.Attach(ctx, handle, events{e.eventLog})
+		run, err := s.cfg.Runner.(Attacher).Attach(ctx, handle, events{e.eventLog})
 		switch {
 		case err == nil:
 			s.follow(e, run)
 		case !s.detached(e): // otherwise the next server asks again
-			s.lost(e, err)
+			s.lost(e, fmt.Errorf("%s: %w", failed, err))
 		}
 		s.finish(e)
 	}()
@@ -121,12 +126,16 @@ func (s *Service) lost(e *entry, err error) {
 	if e.state() == jobpb.JobState_CANCELLING {
 		e.message(jobpb.JobMessage_JOB_MESSAGE_WARNING, "The server was restarted while the job was being cancelled.")
 		e.end(job.Cancelled)
-	} else {
-		text := "The server was restarted while the job ran, and what it had done is lost; submit it again."
-		if !errors.Is(err, engine.ErrLost) {
-			text = fmt.Sprintf("The server was restarted while the job ran, and could not attach to it again: %v", err)
-		}
-		e.message(jobpb.JobMessage_JOB_MESSAGE_ERROR, text)
-		e.end(job.Failed)
+		return
 	}
+	text := "The server was restarted while the job ran, and what it had done is lost; submit it again."
+	switch {
+	case err == engine.ErrLost: //nolint:errorlint // nothing more is known
+	case errors.Is(err, engine.ErrLost):
+		text = fmt.Sprintf("%v: what it had done is lost; submit it again.", err)
+	default:
+		text = err.Error()
+	}
+	e.message(jobpb.JobMessage_JOB_MESSAGE_ERROR, text)
+	e.end(job.Failed)
 }

@@ -49,12 +49,15 @@ func (s *Service) newEntry(id, dir string) *entry {
 
 // Run hands a prepared job to the engine. It answers once the artifacts are there and the job is durably STARTING; what
 // goes wrong from then on makes the job FAILED, with a message. A job whose artifacts are not there stays as it was, and may
-// be run again.
+// be run again. A preparation id that says so is for a job that has FAILED, and is to go on: see [Resumption].
 func (s *Service) Run(ctx context.Context, req *jobpb.RunJobRequest) (*jobpb.RunJobResponse, error) {
 	if err := s.enter(); err != nil {
 		return nil, err
 	}
 	s.leave() // Close is not to wait for a client that stages
+	if id, ok := strings.CutPrefix(req.GetPreparationId(), Resumption); ok {
+		return s.resumed(ctx, id)
+	}
 	id, ok := strings.CutPrefix(req.GetPreparationId(), preparation)
 	if !ok {
 		return nil, trailer.Status(codes.NotFound, fmt.Sprintf("this server has not prepared %q", req.GetPreparationId()))

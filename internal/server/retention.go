@@ -30,7 +30,7 @@ func (s *Server) retain(ctx context.Context, store *artifact.Store) {
 
 // sweepSnapshots removes the snapshots of jobs that are over, or of which there is nothing any more.
 func (s *Server) sweepSnapshots() {
-	if err := s.local.Sweep(s.jobs.Ended, s.jobs.Known); err != nil {
+	if err := s.local.Sweep(s.jobs.Over, s.jobs.Known); err != nil {
 		s.cfg.Log.Warn("sweep", "error", err)
 	}
 }
@@ -41,7 +41,7 @@ func (s *Server) sweep(ctx context.Context, store *artifact.Store) {
 	if err != nil && ctx.Err() == nil {
 		s.cfg.Log.Warn("remove jobs of long ago", "error", err)
 	}
-	s.sweepSnapshots() // those that a job which is now forgotten could not go on from
+	s.sweepSnapshots() // those that a job which is now forgotten might have gone on from
 	since := before
 	if !kept.Staging.IsZero() && kept.Staging.Before(since) {
 		since = kept.Staging

@@ -188,6 +188,20 @@ type namedEvents struct {
 
 func (n namedEvents) Handle(handle string) error { return n.Events.Handle(n.engine + ":" + handle) }
 
+// Resumable tells why a job that has failed cannot go on; nil if Attach may try.
+func (r *runner) Resumable(handle string) error {
+	name, handle, _ := strings.Cut(handle, ":")
+	e, err := r.named(name)
+	if err != nil {
+		return fmt.Errorf("it ran on an engine that this server was not started with: %w", err)
+	}
+	resumer, ok := e.(engine.Resumer)
+	if !ok {
+		return fmt.Errorf("the engine %q keeps nothing of a job that has failed", name)
+	}
+	return resumer.Resumable(handle)
+}
+
 // Attach finds a run again after a restart of the server.
 func (r *runner) Attach(ctx context.Context, handle string, events engine.Events) (engine.Run, error) {
 	name, handle, _ := strings.Cut(handle, ":")

@@ -160,7 +160,7 @@ func (h *shelf) put(l *line, p putOff) error {
 func readPutOff(key, value []byte) (p putOff, err error) {
 	hold, n := binary.Varint(value)
 	if len(key) != queueBytes+numberBytes || n <= 0 || len(value) <= n || value[n] > 1 {
-		return p, fmt.Errorf("a part of an element: %w", errSnapshotFormat)
+		return p, fmt.Errorf("a part of an element: %w", ErrSnapshot)
 	}
 	return putOff{record: bytes.Clone(value[n+1:]), due: coder.Timestamp(key[placeBytes:]), hold: hold, unbounded: value[n] == 1}, nil
 }
@@ -214,7 +214,7 @@ func (h *shelf) first(l *line) (int64, error) {
 			return 0, err
 		}
 		if first != nil && len(first) != queueBytes+numberBytes {
-			return 0, fmt.Errorf("a part of an element: %w", errSnapshotFormat)
+			return 0, fmt.Errorf("a part of an element: %w", ErrSnapshot)
 		}
 		l.from, l.sure = first, true
 	}

@@ -3,6 +3,7 @@ package stage
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 )
@@ -16,7 +17,9 @@ const formatName = "format"
 
 const formatLine = "trestle task %d\n"
 
-var errSnapshotFormat = errors.New("a snapshot cannot be read")
+// ErrSnapshot is what Open's error wraps when what the task is to begin with is not a snapshot's, or of a format that it does not
+// read; an error of reading it is none of these.
+var ErrSnapshot = errors.New("a snapshot cannot be read")
 
 // writeFormat says in which format a snapshot is.
 func writeFormat(directory string) error {
@@ -27,15 +30,18 @@ func writeFormat(directory string) error {
 func checkFormat(directory string) error {
 	path := filepath.Join(directory, formatName)
 	line, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: its format is unknown: %w", ErrSnapshot, err)
+	}
 	if err != nil {
-		return fmt.Errorf("%w: its format is unknown: %w", errSnapshotFormat, err)
+		return err // it may be read another time
 	}
 	var version int
 	if n, err := fmt.Sscanf(string(line), formatLine, &version); n != 1 || err != nil || string(line) != fmt.Sprintf(formatLine, version) {
-		return fmt.Errorf("%w: %s does not say which format it has", errSnapshotFormat, path)
+		return fmt.Errorf("%w: %s does not say which format it has", ErrSnapshot, path)
 	}
 	if version != snapshotVersion {
-		return fmt.Errorf("%w: %s says format %d, this version of Trestle reads %d", errSnapshotFormat, path, version, snapshotVersion)
+		return fmt.Errorf("%w: %s says format %d, this version of Trestle reads %d", ErrSnapshot, path, version, snapshotVersion)
 	}
 	return nil
 }

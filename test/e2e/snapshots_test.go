@@ -15,7 +15,7 @@ import (
 	"trestle/test/gopipeline"
 )
 
-// TestSnapshotsOfEndedJobs: the snapshots of a job go when it ends, however it ends; where the server is killed before they
+// TestSnapshotsOfEndedJobs: the snapshots of a job go when it ends, unless it fails; where the server is killed before they
 // are gone, the next one removes them, and none of a job that may go on.
 func TestSnapshotsOfEndedJobs(t *testing.T) {
 	tornOff(t)
@@ -23,20 +23,21 @@ func TestSnapshotsOfEndedJobs(t *testing.T) {
 		name string
 		end  func(t *testing.T, client jobpb.JobServiceClient, id string)
 		want jobpb.JobState_Enum
+		stay bool // until the job is forgotten
 	}{
 		{"cancelled", func(t *testing.T, client jobpb.JobServiceClient, id string) {
 			if _, err := client.Cancel(t.Context(), &jobpb.CancelJobRequest{JobId: id}); err != nil {
 				t.Fatal(err)
 			}
-		}, jobpb.JobState_CANCELLED},
+		}, jobpb.JobState_CANCELLED, false},
 		{"drained", func(t *testing.T, client jobpb.JobServiceClient, id string) {
 			if _, err := client.Drain(t.Context(), &jobpb.DrainJobRequest{JobId: id}); err != nil {
 				t.Fatal(err)
 			}
-		}, jobpb.JobState_DRAINED},
+		}, jobpb.JobState_DRAINED, false},
 		{"failed", func(t *testing.T, _ jobpb.JobServiceClient, _ string) {
 			stumbled.left.Store(100)
-		}, jobpb.JobState_FAILED},
+		}, jobpb.JobState_FAILED, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			stumbled.left.Store(0)
@@ -89,21 +90,32 @@ func TestSnapshotsOfEndedJobs(t *testing.T) {
 			if state := lastState(t, jobs(t, second.Server), id); state != c.want {
 				t.Errorf("the job is %v", state)
 			}
-			await(t, func() bool { return !there(id) })
+			await(t, func() bool { return there(id) == c.stay })
 			stop(t, second)
 
 			// As if it had been killed when the job had ended, and its snapshots were still there.
+			if err := os.RemoveAll(filepath.Join(folders, id)); err != nil {
+				t.Fatal(err)
+			}
 			if err := os.CopyFS(filepath.Join(folders, id), os.DirFS(kept)); err != nil {
 				t.Fatal(err)
 			}
 			third := begin()
-			if there(id) || !there("unreadable") {
+			if there(id) != c.stay || !there("unreadable") {
 				t.Errorf("the folder of the job that is over is there: %v, that of a job whose log cannot be read: %v", there(id), there("unreadable"))
 			}
 			if state := lastState(t, jobs(t, third.Server), id); state != c.want {
 				t.Errorf("after another start, the job is %v", state)
 			}
 			stop(t, third)
+			if err := os.RemoveAll(filepath.Join(cfg.Data, "jobs", id)); err != nil {
+				t.Fatal(err)
+			}
+			fourth := begin()
+			if there(id) {
+				t.Error("of a job that is forgotten the folder is there")
+			}
+			stop(t, fourth)
 		})
 	}
 }

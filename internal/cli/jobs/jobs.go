@@ -16,11 +16,14 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
+
+	"trestle/internal/jobapi"
 )
 
 type flags struct {
 	server  string
 	verbose bool
+	resume  bool
 }
 
 // NewCommand makes the subcommand.
@@ -31,9 +34,11 @@ func NewCommand() *cobra.Command {
 		Short: "List a server's jobs, or show what one of them tells",
 		Long: `List the jobs of a running server, the oldest first, with the state of each. With a job's id show its states and messages from the
 first one on, and those to come until it ends: attempts that failed, what a side input is waited for and since when, why the job
-failed. A server that is restarted meanwhile is asked again. A streaming job tells again of what it still waits for, every ten minutes at least.`,
+failed. With --resume have a streaming job of the embedded engine which has FAILED go on from its last snapshot, once what it failed of
+is mended: its messages then go on, too. A server that is restarted meanwhile is asked again. A streaming job tells again of what it still waits for, every ten minutes at least.`,
 		Example: `  trestle jobs
-  trestle jobs --server jobserver:8099 go-job-1-1795751570489936692-qip2p3ku`,
+  trestle jobs --server jobserver:8099 go-job-1-1795751570489936692-qip2p3ku
+  trestle jobs --resume go-job-1-1795751570489936692-qip2p3ku`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			conn, err := grpc.NewClient(f.server, grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -42,9 +47,14 @@ failed. A server that is restarted meanwhile is asked again. A streaming job tel
 			}
 			defer func() { err = errors.Join(err, conn.Close()) }()
 			client := jobpb.NewJobServiceClient(conn)
-			if len(args) == 0 {
+			switch {
+			case f.resume && len(args) == 0:
+				return errors.New("--resume: name the job that is to go on")
+			case f.resume:
+				err = resume(cmd.Context(), client, args[0], cmd.OutOrStdout())
+			case len(args) == 0:
 				err = list(cmd.Context(), client, cmd.OutOrStdout())
-			} else {
+			default:
 				err = follow(cmd.Context(), client, args[0], cmd.OutOrStdout(), cmd.ErrOrStderr(), f.verbose)
 			}
 			if err != nil {
@@ -55,6 +65,7 @@ failed. A server that is restarted meanwhile is asked again. A streaming job tel
 	}
 	cmd.Flags().StringVar(&f.server, "server", "127.0.0.1:8099", "the job server's host:port")
 	cmd.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "show what is of interest to developers of Trestle only, too")
+	cmd.Flags().BoolVar(&f.resume, "resume", false, "have a job that has FAILED go on from its last snapshot")
 	return cmd
 }
 
@@ -75,6 +86,18 @@ func list(ctx context.Context, client jobpb.JobServiceClient, out io.Writer) err
 		}
 	}
 	return table.Flush()
+}
+
+// resume has a job go on that has failed, and says so.
+func resume(ctx context.Context, client jobpb.JobServiceClient, job string, out io.Writer) error {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	r, err := client.Run(ctx, &jobpb.RunJobRequest{PreparationId: jobapi.Resumption + job})
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(out, "%s goes on; `trestle jobs %s` tells how\n", r.GetJobId(), r.GetJobId())
+	return err
 }
 
 // follow shows a job's states and messages until it has ended, or ctx has: whoever interrupts it has seen enough. A server that

@@ -1,7 +1,9 @@
 package local
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,19 +17,21 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"trestle/internal/engine"
+	"trestle/internal/kit/sealed"
 	"trestle/internal/plan"
 )
 
 const (
 	// keptVersion is the format of what is kept of a job (docs/formats/snapshot.md).
-	keptVersion = 1
+	keptVersion = 2
 
-	keptName = "job.json"
+	keptName  = "job.json"
+	keptMagic = "trestle job "
 )
 
-// kept is what a server needs to know of a job of an earlier one.
-type kept struct {
-	Version     int             `json:"version"`
+// keptJob is what a server needs to know of a job of an earlier one.
+type keptJob struct {
+	Version     int             `json:"version,omitempty"` // of the first format, which has no sum
 	ID          string          `json:"id"`
 	Name        string          `json:"name"`
 	Pipeline    []byte          `json:"pipeline"`
@@ -43,8 +47,8 @@ func (e *Engine) keep(j engine.Job) (folder string, err error) {
 	if e.cfg.Snapshots == "" || !j.Plan.Streaming || len(j.Plan.TestStreams) > 0 {
 		return "", nil
 	}
-	k := kept{
-		Version: keptVersion, ID: j.ID, Name: j.Name, Planned: j.Planned, Parallelism: j.Parallelism, Attempts: j.Attempts,
+	k := keptJob{
+		ID: j.ID, Name: j.Name, Planned: j.Planned, Parallelism: j.Parallelism, Attempts: j.Attempts,
 	}
 	if k.Pipeline, err = proto.Marshal(j.Pipeline); err != nil {
 		return "", fmt.Errorf("keep the job: %w", err)
@@ -62,19 +66,19 @@ func (e *Engine) keep(j engine.Job) (folder string, err error) {
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return "", fmt.Errorf("keep the job: %w", err)
 	}
-	if err := os.WriteFile(filepath.Join(folder, keptName), b, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(folder, keptName), sealed.Encode(keptMagic, keptVersion, b), 0o600); err != nil {
 		return "", errors.Join(fmt.Errorf("keep the job: %w", err), os.RemoveAll(folder))
 	}
 	return folder, nil
 }
 
-// Attach goes on with a streaming job of an earlier server, from its last snapshot. The handle is its id.
+// Attach goes on with a streaming job of an earlier server, or with one that has failed, from its last snapshot. The handle is its
+// id.
 func (e *Engine) Attach(_ context.Context, handle string, events engine.Events) (engine.Run, error) {
-	// The handle comes from a file, and is to lead nowhere else.
-	folder := filepath.Join(e.cfg.Snapshots, filepath.Base(handle))
+	folder := e.snapshotsOf(handle)
 	r, err := e.goOn(handle, folder, events)
 	if err != nil && !errors.Is(err, engine.ErrLost) {
-		return nil, errors.Join(err, refuse(folder, err))
+		return nil, errors.Join(fmt.Errorf("%w\n%s", err, keptHint(folder, handle)), noteFailure(folder, err))
 	}
 	if err != nil {
 		return nil, err
@@ -82,23 +86,56 @@ func (e *Engine) Attach(_ context.Context, handle string, events engine.Events) 
 	return r, nil
 }
 
-func (e *Engine) goOn(handle, folder string, events engine.Events) (*run, error) {
-	b, err := os.ReadFile(filepath.Join(folder, keptName))
+// Resumable implements engine.Resumer: it tells whether there is what Attach needs. Whether the snapshots are whole is for the job
+// to find out.
+func (e *Engine) Resumable(handle string) error {
+	folder := e.snapshotsOf(handle)
+	_, err := e.read(handle, folder)
+	return err
+}
+
+// snapshotsOf is where a job's snapshots are. The handle comes from a file, and is to lead nowhere else.
+func (e *Engine) snapshotsOf(handle string) string {
+	return filepath.Join(e.cfg.Snapshots, filepath.Base(handle))
+}
+
+// read reads what was kept of a job.
+func (e *Engine) read(handle, folder string) (*keptJob, error) {
+	path := filepath.Join(folder, keptName)
+	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, engine.ErrLost
+		if _, gone := os.Lstat(folder); errors.Is(gone, fs.ErrNotExist) {
+			return nil, fmt.Errorf("its snapshots would be in %s, which is not there: %w", folder, engine.ErrLost)
+		}
+		return nil, fmt.Errorf("%s is not there, which says what the job is that the snapshots beside it are of", path)
 	}
 	if err != nil {
 		return nil, err
 	}
-	var k kept
-	if err := json.Unmarshal(b, &k); err != nil {
-		return nil, fmt.Errorf("%s: %w", filepath.Join(folder, keptName), err)
+	k := &keptJob{}
+	version, body, err := sealed.Decode(keptMagic, b)
+	if first := bytes.HasPrefix(b, []byte(`{"version":1,`)); first {
+		version, body, err = 1, b, nil
 	}
-	if err := os.Remove(filepath.Join(folder, refusedName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err // of a server that was killed before it could say so
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%s is damaged: %w", path, err)
+	case version != keptVersion && version != 1:
+		return nil, fmt.Errorf("%s has format %d, this version of Trestle reads %d and 1", path, version, keptVersion)
 	}
-	if k.Version != keptVersion || k.ID != handle {
-		return nil, fmt.Errorf("%s is of job %q, in format %d; this version of Trestle reads %d", filepath.Join(folder, keptName), k.ID, k.Version, keptVersion)
+	if err := json.Unmarshal(body, k); err != nil {
+		return nil, fmt.Errorf("%s is damaged: %w", path, err)
+	}
+	if k.ID != handle {
+		return nil, fmt.Errorf("%s is of another job, %q", path, k.ID)
+	}
+	return k, nil
+}
+
+func (e *Engine) goOn(handle, folder string, events engine.Events) (*run, error) {
+	k, err := e.read(handle, folder)
+	if err != nil {
+		return nil, err
 	}
 	j := engine.Job{
 		ID: k.ID, Name: k.Name, Pipeline: &pipepb.Pipeline{}, Planned: k.Planned, Parallelism: k.Parallelism, Attempts: k.Attempts,
@@ -122,13 +159,10 @@ func (e *Engine) goOn(handle, folder string, events engine.Events) (*run, error)
 	if j.Parallelism, err = e.parallelism(k.Parallelism); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(e.cfg.Dir, 0o700); err != nil {
-		return nil, err
+	if err := os.Remove(filepath.Join(folder, refusedName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err // it says what is true no more
 	}
-	// Not the earlier server's folder, which is swept.
-	dir, err := os.MkdirTemp(e.cfg.Dir, j.ID+"-")
-	if err != nil {
-		return nil, err
-	}
+	// Not the folder of an earlier run, which may still be swept. It is made when the job begins, as often as that takes.
+	dir := filepath.Join(e.cfg.Dir, fmt.Sprintf("%s-%s", j.ID, rand.Text()))
 	return e.start(j, k.Parallelism != 0, dir, folder), nil
 }

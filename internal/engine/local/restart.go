@@ -65,7 +65,7 @@ func (r *restarts) another(now time.Time, err error, snapshot uint64) (pause tim
 	said := failure.Words(err.Error())
 	same := said == r.last && snapshot == r.snapshot
 	r.last, r.snapshot = said, snapshot
-	if len(r.at) >= r.Limit || same && !passing(err) {
+	if len(r.at) >= r.Limit || same && !passing(err, snapshot) {
 		return 0, false
 	}
 	pause = min(longestPause, r.Pause<<min(len(r.at), 6))
@@ -73,11 +73,13 @@ func (r *restarts) another(now time.Time, err error, snapshot uint64) (pause tim
 	return pause, true
 }
 
-// passing tells whether a failure is of something outside that may be better soon.
-func passing(err error) bool {
+// passing tells whether a failure is of something outside that may be better soon. A worker that cannot be had is, to a job that has
+// taken a snapshot: it had one. To another it is more likely to be one that never can be.
+func passing(err error, snapshot uint64) bool {
 	var errno syscall.Errno
 	var exit *harness.Exit
-	return errors.As(err, &errno) || errors.As(err, &exit)
+	var start *harness.StartError
+	return errors.As(err, &errno) || errors.As(err, &exit) || snapshot > 0 && errors.As(err, &start)
 }
 
 // stream runs a streaming plan to its end: when a task fails, again from the last snapshot, as often as that may help.
@@ -89,11 +91,12 @@ func (r *run) stream() error {
 			return err
 		}
 		last, listed := streaming.Latest(r.snapshots)
-		if listed != nil {
-			return errors.Join(err, listed)
-		}
 		from := "from its beginning, since there is no snapshot yet"
-		if last > 0 {
+		switch {
+		case listed != nil:
+			err = errors.Join(err, listed)
+			from = "from its last snapshot"
+		case last > 0:
 			from = fmt.Sprintf("from snapshot %d", last)
 		}
 		if errors.Is(err, errAgain) {
@@ -107,7 +110,7 @@ func (r *run) stream() error {
 		if !ok {
 			return err
 		}
-		r.job.Events.Message(jobpb.JobMessage_JOB_MESSAGE_WARNING, fmt.Sprintf("A task failed, and the job begins again %s, in %v (restart %d of at most %d in %v):\n%s",
+		r.job.Events.Message(jobpb.JobMessage_JOB_MESSAGE_WARNING, fmt.Sprintf("The job has failed, and begins again %s, in %v (restart %d of at most %d in %v):\n%s",
 			from, pause, len(again.at), again.Limit, again.Window, stage.Describe(r.job.Plan, err)))
 		if err := r.wait(pause); err != nil {
 			return err
@@ -132,6 +135,9 @@ func (r *run) wait(pause time.Duration) error {
 
 // streamOnce runs the plan until it ends or fails, and leaves nothing of it but snapshots.
 func (r *run) streamOnce(n int) error {
+	if err := r.makeFolder(); err != nil {
+		return err
+	}
 	state := filepath.Join(r.dir, fmt.Sprintf("state-%d", n))
 	ctx, cancel := context.WithCancelCause(r.ctx)
 	defer cancel(nil)

@@ -3,6 +3,7 @@ package local
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"syscall"
 	"testing"
 	"time"
@@ -31,6 +32,19 @@ func TestRestartsAreBounded(t *testing.T) {
 	try(&r, gone, 2, 0, false)
 	now = now.Add(r.Window + time.Second) // all are forgotten
 	try(&r, gone, 2, 1*time.Second, true)
+
+	// A worker that cannot be had was had by a job that has taken a snapshot; one without never had any.
+	unstarted := fmt.Errorf("stage: %w", &harness.StartError{Environment: "e", Err: errors.New("no such image")})
+	r = newRestarts(Restarts{})
+	try(&r, unstarted, 0, 1*time.Second, true)
+	try(&r, unstarted, 0, 0, false)
+	r = newRestarts(Restarts{})
+	try(&r, unstarted, 3, 1*time.Second, true)
+	try(&r, unstarted, 3, 2*time.Second, true)
+	denied := fmt.Errorf("snapshot: %w", &fs.PathError{Op: "open", Path: "manifest", Err: syscall.EACCES})
+	r = newRestarts(Restarts{})
+	try(&r, denied, 3, 1*time.Second, true)
+	try(&r, denied, 3, 2*time.Second, true)
 
 	r = newRestarts(Restarts{})
 	own := errors.New("the runner's own")

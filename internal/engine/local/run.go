@@ -29,6 +29,7 @@ type run struct {
 	asked       bool // the job named it
 	dir         string
 	snapshots   string // the folder of its snapshots, and of what else the next server needs; "" when it has none
+	kept        bool   // the job has failed, and its snapshots stay
 	log         *slog.Logger
 
 	ctx    context.Context // ends when the job is to end early; its cause says why
@@ -102,17 +103,20 @@ func (r *run) report(err, left error) {
 		r.job.Events.State(jobpb.JobState_CANCELLED)
 	default:
 		r.job.Events.Message(jobpb.JobMessage_JOB_MESSAGE_ERROR, stage.Describe(r.job.Plan, err))
+		if r.kept {
+			r.job.Events.Message(jobpb.JobMessage_JOB_MESSAGE_WARNING, keptHint(r.snapshots, r.job.ID))
+		}
 		r.job.Events.State(jobpb.JobState_FAILED)
 	}
 }
 
 // execute runs all tasks to their end, or to the first failure.
 func (r *run) execute() error {
-	if err := os.MkdirAll(r.dir, 0o700); err != nil {
-		return fmt.Errorf("folder for the job's files: %w", err)
-	}
 	if r.job.Plan.Streaming {
 		return r.stream()
+	}
+	if err := r.makeFolder(); err != nil {
+		return err
 	}
 	for _, s := range r.job.Plan.Stages {
 		made, err := r.open(s)
@@ -147,6 +151,13 @@ func (r *run) execute() error {
 	return group.Wait()
 }
 
+func (r *run) makeFolder() error {
+	if err := os.MkdirAll(r.dir, 0o700); err != nil {
+		return fmt.Errorf("folder for the job's files: %w", err)
+	}
+	return nil
+}
+
 // release gives back everything that the job held, but for its snapshots.
 func (r *run) release(err error) error {
 	var errs []error
@@ -155,17 +166,27 @@ func (r *run) release(err error) error {
 	}
 	errs = append(errs, r.closePool(), r.store.Close(), os.RemoveAll(r.dir))
 	r.giveBack()
-	if r.snapshots != "" && errors.Is(err, streaming.ErrRestore) {
-		errs = append(errs, refuse(r.snapshots, err))
+	if r.kept = r.keeps(err); r.kept {
+		errs = append(errs, streaming.DropPending(r.snapshots), noteFailure(r.snapshots, err))
 	}
 	return errors.Join(errs...)
 }
 
+// keeps tells whether the job's snapshots stay now that it has ended: those of one that has failed do, since it may be resumed. One that
+// has taken none has nothing to keep.
+func (r *run) keeps(err error) bool {
+	if r.snapshots == "" || err == nil || errors.Is(err, errCancelled) || errors.Is(err, errDetached) {
+		return false
+	}
+	last, listed := streaming.Latest(r.snapshots)
+	return last > 0 || listed != nil || errors.Is(err, streaming.ErrRestore)
+}
+
 // dropSnapshots removes the snapshots of a job whose end has been reported: a server that is killed before that goes on with
-// the job, and one that is killed before they are gone leaves them to the next one's Sweep. They stay if the job is to go on,
-// or could not: whoever can read them may have them.
+// the job, and one that is killed before they are gone leaves them to the next one's Sweep. They stay if the job is to go on, or may be
+// resumed.
 func (r *run) dropSnapshots(err error) {
-	if r.snapshots == "" || errors.Is(err, errDetached) || errors.Is(err, streaming.ErrRestore) {
+	if r.snapshots == "" || r.kept || errors.Is(err, errDetached) {
 		return
 	}
 	if err := os.RemoveAll(r.snapshots); err != nil {

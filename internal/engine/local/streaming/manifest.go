@@ -2,8 +2,6 @@ package streaming
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +10,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+
+	"trestle/internal/kit/sealed"
 )
 
 // manifestVersion is the format of a snapshot (docs/formats/snapshot.md).
@@ -83,32 +83,17 @@ func (m *manifest) encode() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append(fmt.Appendf(nil, "%s%d %s\n", magic, manifestVersion, sumOf(manifestVersion, b)), b...), nil
-}
-
-// sumOf is the sum in a manifest's first line. It is the same in all formats, so that one that is damaged is told from one of
-// another format.
-func sumOf(version int, body []byte) string {
-	h := sha256.New()
-	fmt.Fprintf(h, "%d\n", version)
-	h.Write(body)
-	return hex.EncodeToString(h.Sum(nil))
+	return sealed.Encode(magic, manifestVersion, b), nil
 }
 
 // decodeManifest reads a manifest's file. The error is an errDamaged or an errFormat.
 func decodeManifest(b []byte) (*manifest, error) {
-	line, body, ok := bytes.Cut(b, []byte("\n"))
-	rest, isOne := bytes.CutPrefix(line, []byte(magic))
-	var version int
-	var sum string
-	switch n, err := fmt.Fscanf(bytes.NewReader(rest), "%d %s", &version, &sum); {
+	version, body, err := sealed.Decode(magic, b)
+	switch {
 	case firstFormat.Match(b):
 		version = 1
-	case !ok || !isOne || n != 2 || err != nil || len(rest) != len(fmt.Sprintf("%d %s", version, sum)):
-		return nil, fmt.Errorf("%s does not read back as it was written: %w", manifestName, errDamaged)
-	}
-	if isOne && sumOf(version, body) != sum {
-		return nil, fmt.Errorf("%s does not read back as it was written: %w", manifestName, errDamaged)
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w: %w", manifestName, err, errDamaged)
 	}
 	if version != manifestVersion {
 		return nil, fmt.Errorf("it has format %d, this version of Trestle reads %d: %w", version, manifestVersion, errFormat)

@@ -17,7 +17,8 @@ import (
 	"trestle/internal/stage"
 )
 
-// ErrRestore is what Open's error wraps when a job cannot go on from its snapshots. They are as they were.
+// ErrRestore is what Open's error wraps when a job cannot go on from its snapshots, however often it is tried. They are as they
+// were. Where the machine is at fault, with a full disk or one that does not let the snapshots be read, the error does not wrap it.
 var ErrRestore = errors.New("the job cannot go on from its snapshots")
 
 // restored finds what the job goes on from: the last snapshot, or the one before it if that is damaged and nothing that
@@ -32,11 +33,21 @@ func (j *Job) restored(ctx context.Context) error {
 		return err
 	}
 	all, err := numbers(j.cfg.Snapshots)
-	if err != nil || len(all) == 0 {
+	if err != nil {
 		return err
 	}
-	j.snapshot = all[0]
+	last, err := readLast(j.cfg.Snapshots)
+	if err != nil {
+		return unrestored(err)
+	}
 	var damaged []error
+	if len(all) == 0 || all[0] < last {
+		all = append([]uint64{last}, all...) // read says that it is not there
+	}
+	if all[0] == 0 {
+		return nil // none was ever taken
+	}
+	j.snapshot = all[0]
 	for _, n := range all {
 		m, err := j.read(ctx, n)
 		if err == nil {
@@ -49,14 +60,25 @@ func (j *Job) restored(ctx context.Context) error {
 		}
 		err = fmt.Errorf("snapshot %s: %w", j.folder(n), err)
 		if !errors.Is(err, errDamaged) {
-			return fmt.Errorf("%w: %w", ErrRestore, errors.Join(append(damaged, err)...))
+			return unrestored(errors.Join(append(damaged, err)...))
 		}
 		damaged = append(damaged, err)
 		if j.finalizes() {
-			return fmt.Errorf("%w: %w\nAn earlier one would not do: since then bundles of the pipeline were finalized, or what wants stable input has had it, and sources may have let go of what they read", ErrRestore, err)
+			return unrestored(fmt.Errorf("%w\nAn earlier one would not do: since then bundles of the pipeline were finalized, or what wants stable input has had it, and sources may have let go of what they read", err))
 		}
 	}
-	return fmt.Errorf("%w: %w", ErrRestore, errors.Join(damaged...))
+	return unrestored(errors.Join(damaged...))
+}
+
+// unrestored wraps ErrRestore if an error is of the snapshot itself: it is damaged, or of another format or job. Others are of the
+// machine, and may be over when it is tried again.
+func unrestored(err error) error {
+	for _, own := range []error{errDamaged, errFormat, errForeign, stage.ErrSnapshot} {
+		if errors.Is(err, own) {
+			return fmt.Errorf("%w: %w", ErrRestore, err)
+		}
+	}
+	return err
 }
 
 // unopened is why a job could not be opened.
@@ -64,12 +86,15 @@ func (j *Job) unopened(err error) error {
 	if j.from == nil {
 		return err
 	}
-	return fmt.Errorf("%w: snapshot %s: %w", ErrRestore, j.restoreFolder(), err)
+	return unrestored(fmt.Errorf("snapshot %s: %w", j.restoreFolder(), err))
 }
 
 // read reads and checks a snapshot.
 func (j *Job) read(ctx context.Context, number uint64) (*manifest, error) {
 	b, err := os.ReadFile(filepath.Join(j.folder(number), manifestName))
+	if _, gone := os.Lstat(j.folder(number)); errors.Is(gone, os.ErrNotExist) {
+		return nil, fmt.Errorf("it was taken, and is not there: %w", errDamaged)
+	}
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("%s is not there: %w", manifestName, errDamaged)
 	}
@@ -119,7 +144,7 @@ func (j *Job) goOn(t *task) error {
 	s := t.stage.plan.Index
 	had := j.from.tasks(s)
 	if had == 0 {
-		return t.errorf("restore", errors.New("the snapshot has nothing of the stage"))
+		return t.errorf("restore", fmt.Errorf("it has nothing of the stage: %w", errForeign))
 	}
 	// No sender had anything left from before what the slowest had said, whoever has their work now. They say again what is
 	// true of them: this is for what is late to stay late.
@@ -143,10 +168,10 @@ func (j *Job) goOn(t *task) error {
 	for k := t.index; k < had; k += len(t.stage.tasks) {
 		var was jobpb.MetricResults
 		if err := proto.Unmarshal(j.from.Tasks[taskName(s, k)].Metrics, &was); err != nil {
-			return t.errorf("restore metrics", err)
+			return t.errorf("restore metrics", fmt.Errorf("%w: %w", err, errDamaged))
 		}
 		if err := t.metrics.Add(was.GetCommitted()); err != nil {
-			return t.errorf("restore metrics", err)
+			return t.errorf("restore metrics", fmt.Errorf("%w: %w", err, errDamaged))
 		}
 	}
 	return nil
@@ -176,7 +201,7 @@ func (j *Job) Attempted() ([]*pipepb.MonitoringInfo, error) {
 	}
 	var was jobpb.MetricResults
 	if err := proto.Unmarshal(j.from.Attempted, &was); err != nil {
-		return nil, fmt.Errorf("restore metrics: %w", err)
+		return nil, unrestored(fmt.Errorf("restore metrics: %w: %w", err, errDamaged))
 	}
 	return was.GetAttempted(), nil
 }

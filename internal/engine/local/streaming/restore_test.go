@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"trestle/internal/beam/urn"
+	"trestle/internal/kit/sealed"
 )
 
 // A job that is cut off again and again, and goes on from its last snapshot at another parallelism, or the same, does each
@@ -249,7 +250,7 @@ func rewrite(t *testing.T, folder string, version int, change func(m *manifest))
 		t.Fatal(err)
 	}
 	_, body, _ := bytes.Cut(b, []byte("\n"))
-	b = append(fmt.Appendf(nil, "%s%d %s\n", magic, version, sumOf(version, body)), body...)
+	b = sealed.Encode(magic, version, body)
 	if err := os.WriteFile(path, b, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -341,7 +342,7 @@ func FuzzManifest(f *testing.F) {
 	f.Add(b[:len(b)/2])
 	f.Add([]byte("0a1b2c3d\n{\"version\":1,"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		for _, b := range [][]byte{b, append(fmt.Appendf(nil, "%s%d %s\n", magic, manifestVersion, sumOf(manifestVersion, b)), b...)} {
+		for _, b := range [][]byte{b, sealed.Encode(magic, manifestVersion, b)} {
 			m, err := decodeManifest(b)
 			if err != nil {
 				if !errors.Is(err, errDamaged) && !errors.Is(err, errFormat) {

@@ -134,6 +134,9 @@ func (j *Job) finish(ctx context.Context, folder string, m manifest, began time.
 	if err := os.Rename(folder, j.folder(j.snapshot)); err != nil {
 		return err
 	}
+	if err := writeLast(j.cfg.Snapshots, j.snapshot); err != nil {
+		return err
+	}
 	j.sums = now
 	j.kept = append(j.kept, j.snapshot)
 	if len(j.kept) > keepSnapshots {
@@ -174,6 +177,14 @@ func Latest(folder string) (uint64, error) {
 		return 0, err
 	}
 	return all[0], nil
+}
+
+// DropPending removes what there is of a snapshot that was being taken, of a job that does not run.
+func DropPending(folder string) error {
+	if err := os.RemoveAll(filepath.Join(folder, pending)); err != nil {
+		return fmt.Errorf("a snapshot that was being taken: %w", err)
+	}
+	return nil
 }
 
 // dropSnapshots removes all snapshots but those that are kept.
