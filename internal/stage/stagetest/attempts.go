@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -120,23 +121,32 @@ func told(measured [][]*pipepb.MonitoringInfo) (payloads []byte) {
 
 // measuring asks the task what its bundle has measured, once the bundle's script says that it has come to n positions; the script goes
 // on when that has been heard.
-type measuring struct{ said, heard chan struct{} }
+type measuring struct {
+	said, heard chan struct{}
+	asked       atomic.Bool // the harness was
+}
 
 func newMeasuring(r *rig) *measuring {
-	m := &measuring{make(chan struct{}), make(chan struct{})}
+	m := &measuring{said: make(chan struct{}), heard: make(chan struct{})}
 	go func() {
 		defer close(m.heard)
 		select {
 		case <-m.said:
-			r.tasks[0].(stage.Measurer).Measure(r.ctx)
 		case <-r.ctx.Done():
+		}
+		// The harness may have the bundle before the task knows that it has.
+		for ; !m.asked.Load() && r.ctx.Err() == nil; runtime.Gosched() {
+			r.tasks[0].(stage.Measurer).Measure(r.ctx)
 		}
 	}()
 	return m
 }
 
 func (m *measuring) script(b *sdk.Bundle, n byte) {
-	b.OnProgress(func() []*pipepb.MonitoringInfo { return positions(n) })
+	b.OnProgress(func() []*pipepb.MonitoringInfo {
+		m.asked.Store(true)
+		return positions(n)
+	})
 	close(m.said)
 	<-m.heard
 }
