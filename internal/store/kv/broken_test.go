@@ -12,10 +12,11 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// TestDiskFull: a disk that takes no more of a store's files, of tables or of values apart, fails what is to be written, by the file
-// system's word and the place; the store can be closed, and a store on a disk that has room again has what was in the last checkpoint.
+// TestDiskFull: a disk that takes no more of a store's files, of tables, of values apart or of manifests, fails what is to be written, by
+// the file system's word and the place; the store can be closed, another is not opened, and one on a disk that has room again has
+// what was in the last checkpoint.
 func TestDiskFull(t *testing.T) {
-	for _, ext := range []string{".sst", ".blob"} {
+	for _, ext := range []string{".sst", ".blob", ""} {
 		t.Run(ext, func(t *testing.T) {
 			cache := NewCache(1 << 20)
 			defer cache.Close()
@@ -48,6 +49,12 @@ func TestDiskFull(t *testing.T) {
 			}
 			if err := s.Close(); err != nil {
 				t.Error(err)
+			}
+			if ext == "" {
+				_, err := open(t.Context(), disk, store, cache, slog.New(slog.DiscardHandler), []string{first}, nil, nil)
+				if err == nil || !strings.Contains(err.Error(), syscall.ENOSPC.Error()) {
+					t.Errorf("a store on a full disk: %v", err)
+				}
 			}
 			disk.full.Store(false)
 			if s, err = open(t.Context(), disk, store, cache, slog.New(slog.DiscardHandler), []string{first}, nil, nil); err != nil {
@@ -112,7 +119,7 @@ type fullDisk struct {
 
 func (d *fullDisk) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
 	made, err := d.FS.Create(name, category)
-	if err != nil || filepath.Ext(name) != d.ext {
+	if err != nil || filepath.Ext(name) != d.ext || d.ext == "" && !strings.HasPrefix(filepath.Base(name), "MANIFEST-") {
 		return made, err
 	}
 	return fullFile{made, d}, nil

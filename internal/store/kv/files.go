@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -133,7 +134,25 @@ func (f files) file(name string, made vfs.File) vfs.File {
 	case ".blob":
 		return apartFile{file{made}, f.fate, name}
 	}
+	if strings.HasPrefix(filepath.Base(name), "MANIFEST-") {
+		return manifest{file{made}, f.fate}
+	}
 	return file{made}
+}
+
+// manifest is what pebble writes a store's changes of tables to. After one failed write it fails for ever, and a flush that meets that is
+// tried again at once, also while pebble opens the store and waits for it: for ever, with no way to end it. So nothing fails there, and
+// who uses the store is told that it is broken.
+type manifest struct {
+	file
+	*fate
+}
+
+func (f manifest) Write(b []byte) (int, error) {
+	if _, err := f.file.Write(b); err != nil {
+		f.broken(err)
+	}
+	return len(b), nil
 }
 
 func (file) Sync() error                { return nil }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -72,6 +73,9 @@ func open(ctx context.Context, disk vfs.FS, dir string, cache *Cache, log *slog.
 	if s.db, err = pebble.Open(dir, options(s.files, cache, log)); err != nil {
 		return nil, errors.Join(fmt.Errorf("store: open %s: %w", dir, err), os.RemoveAll(dir))
 	}
+	if err = s.unwanted(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
 	if whole {
 		err = s.narrow(lo, hi)
 	} else {
@@ -97,8 +101,10 @@ func options(f files, cache *Cache, log *slog.Logger) *pebble.Options {
 		L0CompactionThreshold: 4, L0StopWritesThreshold: 60, LBaseMaxBytes: 8 << 20,
 		// Every checkpoint has a copy of the manifest, which grows with each flush until it is begun anew.
 		MaxManifestFileSize: manifestBytes,
-		Cache:               cache.blocks, Logger: logger{log},
+		Cache:               cache.blocks,
 	}
+	said := &logger{log: log, said: map[string]bool{}}
+	o.Logger = said
 	// Most keys that are asked for are not there: windows and timers that are new. The last level's filters would not be read.
 	for i := range len(o.Levels) - 1 {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(filterBits)
@@ -109,7 +115,7 @@ func options(f files, cache *Cache, log *slog.Logger) *pebble.Options {
 		CompactionBegin: apart.begin,
 		BackgroundError: func(err error) {
 			if !errors.Is(err, errUnwanted) {
-				logger{log}.Errorf("in the background: %v", err)
+				said.Errorf("in the background: %v", err)
 			}
 		},
 	}
@@ -119,12 +125,33 @@ func options(f files, cache *Cache, log *slog.Logger) *pebble.Options {
 // manifestBytes bounds a store's manifest where the store is small; pebble lets it be larger where what it tells is.
 const manifestBytes = 16 << 10
 
-// logger passes on what pebble has to say about failures. Fatal ones it returns from its calls as well.
-type logger struct{ log *slog.Logger }
+// logger passes on what pebble has to say about failures. Fatal ones it returns from its calls as well. What fails in the background is
+// tried again at once: so each text is passed on once, until there were many others.
+type logger struct {
+	log  *slog.Logger
+	mu   sync.Mutex
+	said map[string]bool
+}
 
-func (logger) Infof(string, ...any)        {}
-func (l logger) Errorf(f string, a ...any) { l.log.Error(fmt.Sprintf("store: "+f, a...)) }
-func (l logger) Fatalf(f string, a ...any) { l.log.Error(fmt.Sprintf("store: "+f, a...)) }
+func (*logger) Infof(string, ...any)        {}
+func (l *logger) Fatalf(f string, a ...any) { l.Errorf(f, a...) }
+
+func (l *logger) Errorf(f string, a ...any) {
+	text := fmt.Sprintf("store: "+f, a...)
+	l.mu.Lock()
+	known := l.said[text]
+	if len(l.said) >= maxSaid {
+		clear(l.said)
+	}
+	l.said[text] = true
+	l.mu.Unlock()
+	if !known {
+		l.log.Error(text)
+	}
+}
+
+// maxSaid bounds the texts that a logger remembers.
+const maxSaid = 64
 
 // narrow removes all keys that are not from lo on and before hi.
 func (s *Store) narrow(lo, hi []byte) error {
@@ -232,7 +259,7 @@ func (s *Store) Checkpoint(dir string) error {
 	if s.files.closing.Load() { // since when values apart are not written whole
 		return fmt.Errorf("store: checkpoint: %w", errUnwanted)
 	}
-	return nil
+	return s.unwanted() // what could not be written, and of which pebble knows nothing, is not in it
 }
 
 // unwanted is an error when nothing of the store is wanted any more.

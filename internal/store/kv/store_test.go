@@ -128,8 +128,9 @@ func TestCheckpointsDoNotGrow(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if largest < manifestBytes || largest > manifestBytes+4<<10 {
-		t.Errorf("a manifest had %d bytes, want some more than %d", largest, manifestBytes)
+	// When one is begun anew differs by some changes.
+	if largest < manifestBytes*3/4 || largest > manifestBytes+4<<10 {
+		t.Errorf("a manifest had %d bytes, want about %d", largest, manifestBytes)
 	}
 }
 
