@@ -140,10 +140,8 @@ func (h *shelf) put(l *line, p putOff) error {
 		return err
 	}
 	number := binary.BigEndian.AppendUint64(nil, h.over.Next())
-	value := binary.AppendVarint(make([]byte, 0, binary.MaxVarintLen64+1+len(p.record)), p.hold)
-	value = append(value, boolByte(p.unbounded))
 	key := shelfKey(l.kind, p.due, number)
-	h.over.Insert(key, append(value, p.record...))
+	h.over.Insert(key, p.append(make([]byte, 0, binary.MaxVarintLen64+1+len(p.record))))
 	l.put(key)
 	if p.hold < coder.MaxTimestamp { // else it holds nothing
 		key := shelfKey(kindHolds, p.hold, number)
@@ -158,11 +156,26 @@ func (h *shelf) put(l *line, p putOff) error {
 
 // readPutOff reads an entry; what there is of it is the store's no longer.
 func readPutOff(key, value []byte) (p putOff, err error) {
-	hold, n := binary.Varint(value)
-	if len(key) != queueBytes+numberBytes || n <= 0 || len(value) <= n || value[n] > 1 {
+	p, ok := cutPutOff(value)
+	if len(key) != queueBytes+numberBytes || !ok {
 		return p, fmt.Errorf("a part of an element: %w", ErrSnapshot)
 	}
-	return putOff{record: bytes.Clone(value[n+1:]), due: coder.Timestamp(key[placeBytes:]), hold: hold, unbounded: value[n] == 1}, nil
+	p.due = coder.Timestamp(key[placeBytes:])
+	return p, nil
+}
+
+// append appends what there is of a part but when it is due: its hold as a varint, a byte that says whether it is unbounded, its record.
+func (p putOff) append(b []byte) []byte {
+	return append(append(binary.AppendVarint(b, p.hold), boolByte(p.unbounded)), p.record...)
+}
+
+// cutPutOff is append's inverse. The part keeps nothing of b.
+func cutPutOff(b []byte) (p putOff, ok bool) {
+	hold, n := binary.Varint(b)
+	if n <= 0 || len(b) <= n || b[n] > 1 {
+		return p, false
+	}
+	return putOff{record: bytes.Clone(b[n+1:]), hold: hold, unbounded: b[n] == 1}, true
 }
 
 // numberBytes is how long the number at the end of a key is.

@@ -1,7 +1,6 @@
 package stage
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -76,22 +75,25 @@ func (b *bundles) handed(given [][]byte, roots []*fnpb.DelayedBundleApplication)
 	return parts
 }
 
-// encode is the form that a part has on its way to another task: when it is due and what it holds, as varints, its flags, its record.
+// encode is the form that a part has on its way to another task: when it is due, as a varint, a byte that says whether it is of a job
+// that is being drained, and the rest as in the store.
 func (p putOff) encode(drained bool) []byte {
-	b := binary.AppendVarint(make([]byte, 0, 2*binary.MaxVarintLen64+1+len(p.record)), p.due)
-	b = binary.AppendVarint(b, p.hold)
-	b = append(b, boolByte(p.unbounded)|boolByte(drained)<<1)
-	return append(b, p.record...)
+	b := binary.AppendVarint(make([]byte, 0, 2*binary.MaxVarintLen64+2+len(p.record)), p.due)
+	return p.append(append(b, boolByte(drained)))
 }
 
 // decodePart is encode's inverse.
 func decodePart(b []byte) (p putOff, drained bool, err error) {
 	due, n := binary.Varint(b)
-	hold, m := binary.Varint(b[max(n, 0):])
-	if n <= 0 || m <= 0 || len(b) <= n+m+1 || b[n+m] > 3 {
+	ok := n > 0 && len(b) > n && b[n] <= 1
+	if ok {
+		p, ok = cutPutOff(b[n+1:])
+	}
+	if !ok || len(p.record) == 0 {
 		return p, false, fmt.Errorf("a part of an element from another task: %w", errCutShort)
 	}
-	return putOff{record: bytes.Clone(b[n+m+1:]), due: due, hold: hold, unbounded: b[n+m]&1 != 0}, b[n+m]&2 != 0, nil
+	p.due = due
+	return p, b[n] == 1, nil
 }
 
 var errCutShort = errors.New("it is no encoding of one")

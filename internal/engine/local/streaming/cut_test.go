@@ -130,10 +130,7 @@ func (r *rig) cutOff(parallelism, after int, draining bool) (over bool) {
 			r.t.Errorf("the job ended with %v", err)
 		}
 	}
-	if err := run.job.Close(); err != nil {
-		r.t.Error(err)
-	}
-	run.end()
+	run.close()
 	return over
 }
 

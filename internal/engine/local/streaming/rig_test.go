@@ -240,6 +240,15 @@ func (r *rig) open(parallelism int) (*running, error) {
 	return run, nil
 }
 
+// close closes the job and its surroundings.
+func (run *running) close() {
+	run.rig.t.Helper()
+	if err := run.job.Close(); err != nil {
+		run.rig.t.Error(err)
+	}
+	run.end()
+}
+
 // until runs the job until it has taken some snapshots, and cuts it off.
 func (r *rig) until(parallelism int, snapshots int) {
 	r.t.Helper()
@@ -262,10 +271,7 @@ func (r *rig) until(parallelism int, snapshots int) {
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		r.t.Errorf("the job ended with %v", err)
 	}
-	if err := run.job.Close(); err != nil {
-		r.t.Error(err)
-	}
-	run.end()
+	run.close()
 }
 
 func first(numbers []uint64) uint64 {
@@ -292,10 +298,7 @@ func (r *rig) drain(parallelism int) {
 	if err := <-ended; err != nil {
 		r.t.Error(err)
 	}
-	if err := run.job.Close(); err != nil {
-		r.t.Error(err)
-	}
-	run.end()
+	run.close()
 }
 
 func (r *rig) await(ended <-chan error, so func() bool) {

@@ -204,10 +204,7 @@ func (r *rig) toEnd(parallelism int) {
 	if err := run.job.Run(ctx); err != nil {
 		r.t.Error(err)
 	}
-	if err := run.job.Close(); err != nil {
-		r.t.Error(err)
-	}
-	run.end()
+	run.close()
 }
 
 // TestTasksShareARestriction: an idle task gets a part of what another does, and what comes out is the same, each window once, when
